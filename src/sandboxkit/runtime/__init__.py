@@ -1,0 +1,1 @@
+"""The only part that touches the kernel: the launcher, open sandboxes, runs, and what this host offers."""
