@@ -1,4 +1,4 @@
-"""Builds the cffi extension and, from the same C sources, the launcher executable that is installed beside the modules."""
+"""Builds the cffi extension and, from the same C sources, the launcher that is installed beside the modules."""
 
 import sys
 from pathlib import Path
@@ -8,11 +8,11 @@ from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src" / "_native"))
 
-import build_launcher  # noqa: E402
+import build_launcher
 
 
 class BuildExtensionAndLauncher(build_ext):
-    """The launcher belongs where the extension goes: into the build tree, or beside the sources of an editable install."""
+    """The launcher goes where the extension goes: into the build tree, or beside the sources if editable."""
 
     def run(self) -> None:
         super().run()

@@ -27,8 +27,14 @@ ffi.set_source(
     include_dirs=[str(NATIVE)],
     # The file that cffi generates is not ours to keep free of these two.
     extra_compile_args=[
-        "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
-        "-D_GNU_SOURCE", "-fstack-protector-strong",
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unused-parameter",
+        "-Wno-missing-field-initializers",
+        "-D_GNU_SOURCE",
+        "-fstack-protector-strong",
     ],
     extra_link_args=["-Wl,-z,relro,-z,now"],
     py_limited_api=True,

@@ -1,4 +1,4 @@
-"""Builds the launcher executable: what it is made of, and with which flags. Used by setup.py, by CI and by the tests."""
+"""Builds the launcher executable: of what, and with which flags. Used by setup.py, by CI and by the tests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,26 @@ from pathlib import Path
 
 NATIVE = Path(__file__).resolve().parent
 LAUNCHER_SOURCES = (
-    "attest.c", "authority.c", "cgroup.c", "command.c", "fds.c", "files.c", "identity.c", "idrange.c", "init.c",
-    "keeper.c", "launcher.c", "lockdown.c", "mounts.c", "namespaces.c", "plan.c", "report.c", "root.c", "serve.c",
-    "tree.c", "wire.c",
+    "attest.c",
+    "authority.c",
+    "cgroup.c",
+    "command.c",
+    "fds.c",
+    "files.c",
+    "identity.c",
+    "idrange.c",
+    "init.c",
+    "keeper.c",
+    "launcher.c",
+    "lockdown.c",
+    "mounts.c",
+    "namespaces.c",
+    "plan.c",
+    "report.c",
+    "root.c",
+    "serve.c",
+    "tree.c",
+    "wire.c",
 )
 WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wstrict-prototypes", "-D_GNU_SOURCE")
 HARDENING = ("-O2", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-fPIE")
@@ -43,7 +60,7 @@ def accepted(cc: list[str], flags: tuple[str, ...]) -> list[str]:
 
 
 def build(output: str | os.PathLike[str], *, faults: bool = False, sanitize: bool = False) -> None:
-    """Compile and link it. `faults` builds in fault injection, `sanitize` AddressSanitizer and UBSan: for tests only."""
+    """Compile and link it. For tests only: `faults` builds in fault injection, `sanitize` ASan and UBSan."""
     cc = compiler()
     flags = [*WARNINGS, *(SANITIZERS if sanitize else (*HARDENING, *accepted(cc, OPTIONAL)))]
     link = ["-fsanitize=address,undefined"] if sanitize else list(HARDENED_LINK)
@@ -51,9 +68,15 @@ def build(output: str | os.PathLike[str], *, faults: bool = False, sanitize: boo
         flags.append("-DSBX_FAULTS")
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     command = [
-        *cc, *flags, *shlex.split(os.environ.get("CFLAGS", "")), f"-I{NATIVE}",
+        *cc,
+        *flags,
+        *shlex.split(os.environ.get("CFLAGS", "")),
+        f"-I{NATIVE}",
         *(str(NATIVE / source) for source in LAUNCHER_SOURCES),
-        *link, *shlex.split(os.environ.get("LDFLAGS", "")), "-o", os.fspath(output),
+        *link,
+        *shlex.split(os.environ.get("LDFLAGS", "")),
+        "-o",
+        os.fspath(output),
     ]
     subprocess.run(command, check=True)
 

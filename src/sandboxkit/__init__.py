@@ -1,9 +1,9 @@
 """Run a program inside a real Linux container, built in this process from kernel primitives: no daemon, no image.
 
-    >>> from sandboxkit import Sandbox
-    >>> with Sandbox() as sb:
-    ...     sb.run(["python3", "-c", "print(6*7)"], timeout=10).stdout
-    b'42\\n'
+>>> from sandboxkit import Sandbox
+>>> with Sandbox() as sb:
+...     sb.run(["python3", "-c", "print(6*7)"], timeout=10).stdout
+b'42\\n'
 """
 
 from importlib.metadata import version as _version

@@ -5,7 +5,7 @@
     │   └── EmptyCommandError         there is nothing to run                     also IndexError, as in subprocess
     ├── UnsupportedError              this host cannot                            also OSError
     ├── LaunchError                   a step of the set-up failed                 also OSError
-    │   └── one class for each builtin OSError subclass that subprocess would raise
+    │   └── one class for each builtin OSError subclass that subprocess raises
     ├── CommandFailed                 the program failed, and check was asked for also CalledProcessError
     │   └── CommandTimeout            ... because of its time limit               also TimeoutExpired
     ├── SandboxClosedError            used before it is open or after it closed   also RuntimeError
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _USERNS_FIX = (
     "unprivileged user namespaces are off: `sysctl -w kernel.unprivileged_userns_clone=1` (Debian), "
-    "`sysctl -w user.max_user_namespaces=15000`, or, on Ubuntu 23.10 and later, an AppArmor profile for this interpreter "
-    "with `userns,` or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; "
+    "`sysctl -w user.max_user_namespaces=15000`, or, on Ubuntu 23.10 and later, an AppArmor profile for this "
+    "interpreter with `userns,` or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; "
     "`python -m sandboxkit doctor` says which"
 )
 _COUNT_FIX = "a limit on namespaces is reached: see `sysctl user` (user.max_*_namespaces)"
@@ -61,7 +61,10 @@ _HINTS: dict[tuple[str, int], str] = {
     ("attest", 0): "a control did not hold when it was read back; nothing was run",
     ("pdeathsig", _errno.ESRCH): "the launcher ended during the set-up",
     ("cwd", _errno.ENOENT): "the working directory does not exist inside the sandbox",
-    ("exec", _errno.ENOENT): "no such program inside the sandbox, or its interpreter (first line, ELF loader) is missing there",
+    (
+        "exec",
+        _errno.ENOENT,
+    ): "no such program inside the sandbox, or its interpreter (first line, ELF loader) is missing there",
     ("exec", _errno.EACCES): "not executable for the sandbox's user: no execute bit, a directory, or a noexec mount",
     ("exec", _errno.ENOEXEC): "neither an executable format nor a script with a `#!` line",
     ("exec", _errno.E2BIG): "arguments and environment are larger than the kernel takes",
@@ -125,7 +128,9 @@ class LaunchError(SandboxError, OSError):
     `hint` what to do, `index` which of the plan's entries it was, or -1.
     """
 
-    def __init__(self, step: str, errno: int, path: str | None = None, hint: str | None = None, index: int = -1) -> None:
+    def __init__(
+        self, step: str, errno: int, path: str | None = None, hint: str | None = None, index: int = -1
+    ) -> None:
         reason = os.strerror(errno) if errno else "no answer"
         about = f" ({path})" if path else ""
         SandboxError.__init__(self, "launch", f"step {step} failed{about}: {reason}" + (f": {hint}" if hint else ""))

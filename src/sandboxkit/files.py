@@ -6,6 +6,7 @@ program planted leads where it leads inside, and what the user may not touch rai
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 import posixpath
@@ -21,8 +22,12 @@ from sandboxkit.runtime.session import Session
 from sandboxkit.spec.paths import host_path, text_path
 
 _KINDS = {
-    stat_module.S_IFREG: "file", stat_module.S_IFDIR: "directory", stat_module.S_IFLNK: "symlink",
-    stat_module.S_IFIFO: "fifo", stat_module.S_IFSOCK: "socket", stat_module.S_IFCHR: "char_device",
+    stat_module.S_IFREG: "file",
+    stat_module.S_IFDIR: "directory",
+    stat_module.S_IFLNK: "symlink",
+    stat_module.S_IFIFO: "fifo",
+    stat_module.S_IFSOCK: "socket",
+    stat_module.S_IFCHR: "char_device",
     stat_module.S_IFBLK: "block_device",
 }
 _CHUNK = 1 << 20
@@ -82,7 +87,7 @@ class Files:
             return False
         return True
 
-    def list(self, path: Any = ".") -> list[FileInfo]:
+    def list(self, path: Any = ".") -> builtins.list[FileInfo]:
         """The entries of a directory, by name; links are not followed."""
         where = self._path(path)
         return [self._info(posixpath.join(where, name), os.O_NOFOLLOW) for name in self._names(where)]
@@ -136,14 +141,16 @@ class Files:
     # Between here and there
 
     def copy_in(self, source: Any, target: Any) -> None:
-        """Copy a file or a directory tree of the host into the sandbox; modes are kept, links are copied as what they lead to."""
+        """Copy a file or a directory tree of the host into the sandbox; modes are kept, links are followed."""
         origin, where = host_path(source, "source"), self._path(target)
         if not os.path.isdir(origin):
             self._copy_file_in(origin, where)
             return
         for directory, _, names in os.walk(origin, followlinks=False):
             inside = posixpath.normpath(posixpath.join(where, os.path.relpath(directory, origin)))
-            self.mkdir(inside, mode=stat_module.S_IMODE(os.stat(directory).st_mode) | 0o700, parents=True, exist_ok=True)
+            self.mkdir(
+                inside, mode=stat_module.S_IMODE(os.stat(directory).st_mode) | 0o700, parents=True, exist_ok=True
+            )
             for name in names:
                 self._copy_file_in(os.path.join(directory, name), posixpath.join(inside, name))
 
@@ -233,10 +240,14 @@ class Files:
         return FileInfo(
             name=posixpath.basename(path.rstrip("/")) or "/",
             kind=_KINDS.get(stat_module.S_IFMT(found.st_mode), "unknown"),
-            size=found.st_size, mode=stat_module.S_IMODE(found.st_mode), uid=uid, gid=gid, mtime=found.st_mtime,
+            size=found.st_size,
+            mode=stat_module.S_IMODE(found.st_mode),
+            uid=uid,
+            gid=gid,
+            mtime=found.st_mtime,
         )
 
-    def _names(self, path: str) -> list[str]:
+    def _names(self, path: str) -> builtins.list[str]:
         fd = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             return sorted(os.listdir(fd))

@@ -1,4 +1,4 @@
-"""From limits to cgroup files: which directories, what is written into them, and what stands in where there are none."""
+"""From limits to cgroup files: which directories, what goes into them, and what stands in where there are none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU_PERIOD_US = 100_000
 
 @attrs.frozen(kw_only=True)
 class LimitHost:
-    """Where cgroups can be made: controller -> (version, parent directory), and what this host's kernel offers there."""
+    """Where cgroups can be made: controller -> (version, parent directory), and what the kernel offers there."""
 
     controllers: Mapping[str, tuple[int, str]] = attrs.field(factory=dict)
     reasons: Mapping[str, str] = attrs.field(factory=dict)
@@ -74,7 +74,9 @@ def _cpu_weight(limits: CgroupLimit, host: LimitHost, version: int) -> list[tupl
     assert limits.cpu_weight is not None
     if version == 2:
         return [("cpu.weight", str(limits.cpu_weight))]
-    return [("cpu.shares", str(max(2, limits.cpu_weight * 1024 // 100)))]  # 100 is the default of one, 1024 of the other
+    return [
+        ("cpu.shares", str(max(2, limits.cpu_weight * 1024 // 100)))
+    ]  # 100 is the default of one, 1024 of the other
 
 
 def _cpuset(limits: CgroupLimit, host: LimitHost, version: int) -> list[tuple[str, str]]:

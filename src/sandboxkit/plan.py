@@ -1,7 +1,7 @@
-"""From a spec to a plan: what the launcher and init will do, step by step. Pure: no I/O, equal input gives an equal plan.
+"""From a spec to a plan: what the launcher and init will do, step by step. Pure: equal input, equal plan.
 
-Everything the host decides comes in as `HostFacts`; everything that has to be looked up for one sandbox (unpacked roots,
-what a bind source is) comes in as `Sources`. `sandboxkit.runtime.encode` turns a plan into the bytes that C reads.
+Everything the host decides comes in as `HostFacts`; what has to be looked up for one sandbox (unpacked roots, what a
+bind source is) comes in as `Sources`. `sandboxkit.runtime.encode` turns a plan into the bytes that C reads.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ SCRATCH_SIZE, SCRATCH_INODES, SHM_SIZE = 256 * MIB, 16384, 64 * MIB
 # The tmpfs that carries the skeleton of the host view, /dev and the like: directories, links and small files only.
 SKELETON_SIZE, SKELETON_INODES = 16 * MIB, 8192
 DEVICES = ("null", "zero", "full", "random", "urandom")
-DEVICE_LINKS = (("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
-                ("stderr", "/proc/self/fd/2"))
+DEVICE_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -131,8 +135,15 @@ def _file_system(spec: SandboxSpec, host: HostFacts, sources: Sources) -> Iterat
     yield from _dev()
     yield Op(kind="tmpfs", target="/tmp", size=SCRATCH_SIZE, inodes=SCRATCH_INODES, mode=0o1777)
     if skeleton:
-        yield Op(kind="tmpfs", target="/box", size=SCRATCH_SIZE, inodes=SCRATCH_INODES, mode=0o755,
-                 uid=spec.user.uid, gid=spec.user.gid)
+        yield Op(
+            kind="tmpfs",
+            target="/box",
+            size=SCRATCH_SIZE,
+            inodes=SCRATCH_INODES,
+            mode=0o755,
+            uid=spec.user.uid,
+            gid=spec.user.gid,
+        )
     if spec.rootfs.kind == "host":  # after /tmp: the interpreter may live below it
         yield from _host_view(spec, host)
     for mount in spec.mounts:
@@ -145,8 +156,12 @@ def _overlay(spec: SandboxSpec, sources: Sources) -> Iterator[Op]:
     for path in sources.layers:
         yield Op(kind="layer", source=path, idmap=True)
     top = spec.layers[-1] if spec.layers and spec.layers[-1].writable else None
-    yield Op(kind="root_overlay", mode=0o700, size=top.size if top else SCRATCH_SIZE,
-             inodes=top.inodes if top else SCRATCH_INODES)
+    yield Op(
+        kind="root_overlay",
+        mode=0o700,
+        size=top.size if top else SCRATCH_SIZE,
+        inodes=top.inodes if top else SCRATCH_INODES,
+    )
 
 
 def _host_view(spec: SandboxSpec, host: HostFacts) -> Iterator[Op]:
@@ -189,8 +204,14 @@ def _dev() -> Iterator[Op]:
 
 def _mount(mount: Bind | Tmpfs | File | Symlink, sources: Sources) -> Op:
     if isinstance(mount, Bind):
-        return Op(kind="bind", source=mount.source, target=mount.target, readonly=mount.readonly,
-                  recursive=mount.recursive, identity=sources.identity[mount.source])
+        return Op(
+            kind="bind",
+            source=mount.source,
+            target=mount.target,
+            readonly=mount.readonly,
+            recursive=mount.recursive,
+            identity=sources.identity[mount.source],
+        )
     if isinstance(mount, Tmpfs):
         return Op(kind="tmpfs", target=mount.target, size=mount.size, inodes=mount.inodes, mode=mount.mode)
     if isinstance(mount, File):

@@ -98,11 +98,11 @@ class Enforced(Mapping[str, Control]):
 class Result:
     """A finished run. The names that `subprocess.CompletedProcess` has mean what they mean there.
 
-        >>> from sandboxkit import Sandbox
-        >>> with Sandbox() as sb:
-        ...     result = sb.run(["sh", "-c", "exit 3"])
-        >>> result.returncode, result.reason.value, result.ok
-        (3, 'exited', False)
+    >>> from sandboxkit import Sandbox
+    >>> with Sandbox() as sb:
+    ...     result = sb.run(["sh", "-c", "exit 3"])
+    >>> result.returncode, result.reason.value, result.ok
+    (3, 'exited', False)
     """
 
     args: object

@@ -64,7 +64,9 @@ class Sandbox:
         return self._spec
 
     def __repr__(self) -> str:
-        state = "open" if self._session is not None and not self._session.closed else "closed" if self._opened else "new"
+        state = (
+            "open" if self._session is not None and not self._session.closed else "closed" if self._opened else "new"
+        )
         return f"<Sandbox {state} {self._spec!r}>"
 
     def __eq__(self, other: object) -> bool:
@@ -86,7 +88,9 @@ class Sandbox:
         """Make the sandbox. Raises `SandboxError` if it is or was open already."""
         with self._opening:
             if self._opened:
-                raise SandboxError("already_opened", "a sandbox is opened once; replace() gives a fresh one of the same kind")
+                raise SandboxError(
+                    "already_opened", "a sandbox is opened once; replace() gives a fresh one of the same kind"
+                )
             self._opened = True
             self._session = session = _open(self._spec)
             self._finalizer = weakref.finalize(self, session.close)
@@ -173,7 +177,8 @@ class Sandbox:
                 fix="use RootFS.directory or RootFS.tar",
             )
         path = freeze_upper(
-            session.upper_fd, id_shift=session.inside_ids if session.root else _same_ids,
+            session.upper_fd,
+            id_shift=session.inside_ids if session.root else _same_ids,
             xattr_prefix="trusted." if session.root else "user.",
         )
         return OverlayLayer(path)
@@ -214,9 +219,7 @@ def _open(spec: SandboxSpec) -> Session:
     limits = plan_limits(spec, limit_host(launcher.authority), f"sandboxkit-{os.getpid()}-{next(_serial)}")
     plan = compile_plan(spec, host_facts(launcher.authority.root), _find_sources(spec), limits)
     with _joined(spec, plan) as joins:
-        return open_session(
-            launcher, plan, joins, cwd=spec.cwd or home_of(spec), controls=controls_of(spec, plan)
-        )
+        return open_session(launcher, plan, joins, cwd=spec.cwd or home_of(spec), controls=controls_of(spec, plan))
 
 
 def _find_sources(spec: SandboxSpec) -> Sources:
@@ -241,7 +244,7 @@ def _find_sources(spec: SandboxSpec) -> Sources:
 def _joined(spec: SandboxSpec, plan: Plan) -> Iterator[tuple[int, ...]]:
     """The namespaces to join, opened in the plan's order."""
     targets = dict(spec.namespaces.joins)
-    if spec.network.kind == "join":
+    if spec.network.target is not None:
         targets["net"] = spec.network.target
     with contextlib.ExitStack() as stack:
         fds: list[int] = []

@@ -62,7 +62,7 @@ def _directory(mount: _Mount, path: str) -> str | None:
     root = "" if mount.root == "/" else mount.root
     if not f"{path.rstrip('/')}/".startswith(f"{root}/") or "/.." in path:
         return None
-    return (mount.point + path[len(root):]).rstrip("/")
+    return (mount.point + path[len(root) :]).rstrip("/")
 
 
 def read_layout(
@@ -102,7 +102,11 @@ def _v1(mount: _Mount, path: str | None, may_create: Callable[[str], bool]) -> s
 
 
 def _v2(
-    mount: _Mount, path: str | None, controller: str, read: Callable[[str], str | None], may_create: Callable[[str], bool]
+    mount: _Mount,
+    path: str | None,
+    controller: str,
+    read: Callable[[str], str | None],
+    may_create: Callable[[str], bool],
 ) -> str | tuple[int, str]:
     directory = None if path is None else _directory(mount, path)
     if directory is None:

@@ -45,21 +45,31 @@ class Command:
 
     def encode(self, flags: int) -> tuple[bytes, int]:
         """The record to send, and a memfd of its body (owned by the caller) if that is large, else -1."""
-        limits = native.ffi.new("struct sbx_rlimit[]", [
-            {"resource": number, "soft": soft, "hard": hard} for number, soft, hard in self.rlimits])
-        body = b"".join((
-            bytes(native.ffi.buffer(limits)),
-            b"".join(fd.to_bytes(4, "little") for fd in self.pass_fds),
-            b"".join(text + b"\0" for text in (self.cwd, *self.candidates, *self.args, *self.env)),
-        ))
+        limits = native.ffi.new(
+            "struct sbx_rlimit[]",
+            [{"resource": number, "soft": soft, "hard": hard} for number, soft, hard in self.rlimits],
+        )
+        body = b"".join(
+            (
+                bytes(native.ffi.buffer(limits)),
+                b"".join(fd.to_bytes(4, "little") for fd in self.pass_fds),
+                b"".join(text + b"\0" for text in (self.cwd, *self.candidates, *self.args, *self.env)),
+            )
+        )
         memfd = -1
         if len(body) > INLINE_BODY:
             memfd = native.sealed_memfd("sandboxkit-run", body)
             flags |= native.lib.SBX_RUN_BODY_FD
         header = native.record(
-            "struct sbx_run", kind=native.lib.SBX_RUN, flags=flags | (native.lib.SBX_RUN_TERMINAL if self.terminal else 0),
-            body_len=len(body), rlimit_count=len(self.rlimits), pass_count=len(self.pass_fds),
-            candidate_count=len(self.candidates), argc=len(self.args), envc=len(self.env),
+            "struct sbx_run",
+            kind=native.lib.SBX_RUN,
+            flags=flags | (native.lib.SBX_RUN_TERMINAL if self.terminal else 0),
+            body_len=len(body),
+            rlimit_count=len(self.rlimits),
+            pass_count=len(self.pass_fds),
+            candidate_count=len(self.candidates),
+            argc=len(self.args),
+            envc=len(self.env),
             cpu_limit_ns=0 if self.cpu_time is None else max(1, round(self.cpu_time * 1e9)),
         )
         return (header, memfd) if memfd >= 0 else (header + body, -1)
@@ -106,12 +116,17 @@ def _cwd(base: str, cwd: Any) -> bytes:
     return os.path.join(os.fsencode(base), _word(cwd, "cwd")) if cwd is not None else os.fsencode(base)
 
 
-def _cpu_backstop(rlimits: tuple[tuple[int, int, int], ...], cpu_time: float | None) -> tuple[tuple[int, int, int], ...]:
+def _cpu_backstop(
+    rlimits: tuple[tuple[int, int, int], ...], cpu_time: float | None
+) -> tuple[tuple[int, int, int], ...]:
     """The kernel's own limit, a second late and for each process by itself, in case nobody is left to look."""
     if cpu_time is None or math.isinf(cpu_time):
         return rlimits
     seconds = math.ceil(cpu_time) + 1
-    return (*(limit for limit in rlimits if limit[0] != resource.RLIMIT_CPU), (resource.RLIMIT_CPU, seconds, seconds + 1))
+    return (
+        *(limit for limit in rlimits if limit[0] != resource.RLIMIT_CPU),
+        (resource.RLIMIT_CPU, seconds, seconds + 1),
+    )
 
 
 def _pass_fds(fds: Any) -> tuple[int, ...]:

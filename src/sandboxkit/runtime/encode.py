@@ -8,13 +8,25 @@ from sandboxkit.plan import Op, Plan
 from sandboxkit.runtime.native import ffi, lib
 
 _NAMESPACE_FLAGS = {
-    "mnt": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000,
-    "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000, "time": 0x00000080,
+    "mnt": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "net": 0x40000000,
+    "time": 0x00000080,
 }  # CLONE_NEW*, linux/sched.h
 _OP_KINDS = {
-    "layer": "SBX_OP_LAYER", "root_overlay": "SBX_OP_ROOT_OVERLAY", "root_tmpfs": "SBX_OP_ROOT_TMPFS",
-    "file": "SBX_OP_FILE", "symlink": "SBX_OP_SYMLINK", "bind": "SBX_OP_BIND", "tmpfs": "SBX_OP_TMPFS",
-    "proc": "SBX_OP_PROC", "readonly": "SBX_OP_READONLY",
+    "layer": "SBX_OP_LAYER",
+    "root_overlay": "SBX_OP_ROOT_OVERLAY",
+    "root_tmpfs": "SBX_OP_ROOT_TMPFS",
+    "file": "SBX_OP_FILE",
+    "symlink": "SBX_OP_SYMLINK",
+    "bind": "SBX_OP_BIND",
+    "tmpfs": "SBX_OP_TMPFS",
+    "proc": "SBX_OP_PROC",
+    "readonly": "SBX_OP_READONLY",
 }
 
 
@@ -89,7 +101,10 @@ def encode_plan(plan: Plan) -> bytes:
     header.hostname = arena.string(plan.hostname)
     if plan.time_offsets is not None:
         header.monotonic_ns, header.boottime_ns = plan.time_offsets
-    header.group_count, header.groups = len(plan.groups), arena.array(ffi.new("uint32_t[]", plan.groups), len(plan.groups))
+    header.group_count, header.groups = (
+        len(plan.groups),
+        arena.array(ffi.new("uint32_t[]", plan.groups), len(plan.groups)),
+    )
     header.op_count, header.ops = len(plan.ops), arena.array(ops, len(plan.ops))
     header.join_count, header.joins = len(plan.joins), arena.array(joins, len(plan.joins))
     header.cgroup_count, header.cgroups = len(cgroups), arena.array(cgroups, len(cgroups))

@@ -81,7 +81,9 @@ def _interpreter_prefixes() -> tuple[str, ...]:
         for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, os.path.dirname(executable))
         if prefix
     } | {os.path.abspath(sys.prefix)}
-    outside = {path for path in candidates if path != "/" and not f"{path}/".startswith("/usr/") and os.path.isdir(path)}
+    outside = {
+        path for path in candidates if path != "/" and not f"{path}/".startswith("/usr/") and os.path.isdir(path)
+    }
     return tuple(sorted(p for p in outside if not any(p.startswith(f"{other}/") for other in outside)))
 
 
@@ -118,8 +120,11 @@ def limit_host(authority: Authority) -> LimitHost:
     layout = current_layout()
     controllers = dict(layout.controllers)
     memory, cpuset = controllers.get("memory"), controllers.get("cpuset")
-    swap_file = "" if memory is None else os.path.join(
-        memory[1], "memory.memsw.limit_in_bytes" if memory[0] == 1 else "cgroup.controllers")
+    swap_file = (
+        ""
+        if memory is None
+        else os.path.join(memory[1], "memory.memsw.limit_in_bytes" if memory[0] == 1 else "cgroup.controllers")
+    )
     return LimitHost(
         controllers=controllers,
         reasons=dict(layout.reasons),

@@ -41,7 +41,9 @@ class Launcher:
                 number = next(number for number, name in native.STEP_NAMES.items() if name == step)
                 native.send(
                     self._connection.fileno(),
-                    native.record("struct sbx_fault", kind=native.lib.SBX_FAULT, step=number, error=error, signal=signal),
+                    native.record(
+                        "struct sbx_fault", kind=native.lib.SBX_FAULT, step=number, error=error, signal=signal
+                    ),
                     (),
                 )
             if len(plan) <= INLINE_PLAN:
@@ -141,7 +143,9 @@ def _exec(authority: Authority, image: int, connection: int, caller: int, id_loc
     subprocess.run(
         ["sandboxkit", str(connection), str(caller), str(id_lock), *authority.arguments()],
         executable=f"/proc/self/fd/{image}",
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         pass_fds=(image, connection, caller, id_lock),
         env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
         cwd="/",

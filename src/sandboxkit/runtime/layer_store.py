@@ -67,7 +67,9 @@ class _Copy:
                     raise ImageError("directories nested too deep")
                 os.mkdir(name, 0o700, dir_fd=target)
                 inner = os.open(name, _READ | os.O_DIRECTORY, dir_fd=source)
-                stack.append((inner, os.open(name, _READ | os.O_DIRECTORY, dir_fd=target), os.listdir(inner), (*path, name)))
+                stack.append(
+                    (inner, os.open(name, _READ | os.O_DIRECTORY, dir_fd=target), os.listdir(inner), (*path, name))
+                )
         finally:
             for source, target, _, _ in stack:
                 os.close(source)

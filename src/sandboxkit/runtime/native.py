@@ -34,7 +34,9 @@ def receive(sock: int, max_fds: int, timeout: float | None) -> tuple[bytes, list
     """One record and the fds that came with it; b"" at the end. TimeoutError after so many seconds (None: never)."""
     data, fds, count = ffi.new("char[]", MAX_RECORD), ffi.new("int[]", max(1, max_fds)), ffi.new("int *")
     while True:
-        length = lib.sbx_receive(sock, data, MAX_RECORD, fds, max_fds, count, -1 if timeout is None else round(timeout * 1000))
+        length = lib.sbx_receive(
+            sock, data, MAX_RECORD, fds, max_fds, count, -1 if timeout is None else round(timeout * 1000)
+        )
         if length != -errno.EINTR:
             break
     _checked(length)
@@ -65,4 +67,16 @@ def unrecord(ctype: str, data: bytes) -> Any:
     return value
 
 
-__all__ = ["MAX_RECORD", "RESOLVE_INSIDE", "STEP_NAMES", "ffi", "lib", "openat2", "receive", "record", "sealed_memfd", "send", "unrecord"]
+__all__ = [
+    "MAX_RECORD",
+    "RESOLVE_INSIDE",
+    "STEP_NAMES",
+    "ffi",
+    "lib",
+    "openat2",
+    "receive",
+    "record",
+    "sealed_memfd",
+    "send",
+    "unrecord",
+]

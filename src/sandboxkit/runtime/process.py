@@ -33,14 +33,18 @@ def _check_user(defaults: Defaults, user: Any) -> None:
         raise SpecError("user", user, "a User")
     if user != defaults.user:
         raise UnsupportedError(
-            "another user for one run", tried="the sandbox's init, which is one user", fix="Sandbox(user=...) for each user"
+            "another user for one run",
+            tried="the sandbox's init, which is one user",
+            fix="Sandbox(user=...) for each user",
         )
 
 
 def _check_limits(limits: Any) -> None:
     if limits is not None:
         raise UnsupportedError(
-            "limits for one run", tried="cgroups, of which this version makes one per sandbox", fix="Sandbox(limits=...)"
+            "limits for one run",
+            tried="cgroups, of which this version makes one per sandbox",
+            fix="Sandbox(limits=...)",
         )
 
 
@@ -57,11 +61,30 @@ def _captured(capture_output: bool, stdout: Any, stderr: Any) -> tuple[Any, Any]
 
 
 def run(
-    session: Session, defaults: Defaults, args: Any, *, input: Any = None, stdin: Any = DEVNULL, stdout: Any = PIPE,
-    stderr: Any = PIPE, capture_output: bool = False, text: Any = None, universal_newlines: Any = None,
-    encoding: str | None = None, errors: str | None = None, check: bool = False, timeout: Any = None,
-    cpu_time: Any = None, max_output: Any = DEFAULT_MAX_OUTPUT, on_overflow: str = "truncate", env: Any = None,
-    cwd: Any = None, user: Any = None, limits: Any = None, pass_fds: Any = (), pty: bool = False,
+    session: Session,
+    defaults: Defaults,
+    args: Any,
+    *,
+    input: Any = None,
+    stdin: Any = DEVNULL,
+    stdout: Any = PIPE,
+    stderr: Any = PIPE,
+    capture_output: bool = False,
+    text: Any = None,
+    universal_newlines: Any = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    check: bool = False,
+    timeout: Any = None,
+    cpu_time: Any = None,
+    max_output: Any = DEFAULT_MAX_OUTPUT,
+    on_overflow: str = "truncate",
+    env: Any = None,
+    cwd: Any = None,
+    user: Any = None,
+    limits: Any = None,
+    pass_fds: Any = (),
+    pty: bool = False,
 ) -> Result:
     """See `Sandbox.run`."""
     _check_user(defaults, user)
@@ -96,10 +119,19 @@ def run(
 
 
 def _finish(
-    current: runs.Run, streams: Streams, args: Any, data: bytes, seconds: float | None, keep: int, on_overflow: str,
-    check: bool, mode: Text,
+    current: runs.Run,
+    streams: Streams,
+    args: Any,
+    data: bytes,
+    seconds: float | None,
+    keep: int,
+    on_overflow: str,
+    check: bool,
+    mode: Text,
 ) -> Result:
-    state = runs.new_state(current, stdin=streams.take("stdin"), stdout=streams.stdout, stderr=streams.stderr, keep=keep)
+    state = runs.new_state(
+        current, stdin=streams.take("stdin"), stdout=streams.stdout, stderr=streams.stderr, keep=keep
+    )
     buffer = native.ffi.from_buffer(data)
     state.input, state.input_len = buffer, len(data)
     state.kill_on_overflow = on_overflow == "kill"
@@ -123,8 +155,8 @@ def _finish(
 class Process:
     """A command that is running, with `subprocess.Popen`'s names. Made by `Sandbox.popen` only.
 
-    Its descendants live until `close()`, `kill()` or the end of the `with` block, whatever the main process does; a handle
-    that is dropped kills them and warns. `pid` is the process as the caller's system sees it.
+    Its descendants live until `close()`, `kill()` or the end of the `with` block, whatever the main process does;
+    a handle that is dropped kills them and warns. `pid` is the process as the caller's system sees it.
     """
 
     args: Any
@@ -199,7 +231,7 @@ class Process:
         self._outcome = runs.outcome(self._run, state, status)
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """Send input, read both streams to their end, wait. After `TimeoutExpired` it may be called again; nothing is lost."""
+        """Send input, read both streams to their end, wait. After `TimeoutExpired` it can be called again."""
         seconds = None if timeout is None else parse_seconds(timeout, "timeout")
         with self._waiting:
             state = self._state = self._state or self._conversation(input)
@@ -209,7 +241,11 @@ class Process:
             status = runs.wait(self._run, state)
             if status == -errno.ETIMEDOUT:
                 raise subprocess.TimeoutExpired(
-                    self.args, seconds or 0.0, output=runs.taken(state.out) or None, stderr=runs.taken(state.err) or None)
+                    self.args,
+                    seconds or 0.0,
+                    output=runs.taken(state.out) or None,
+                    stderr=runs.taken(state.err) or None,
+                )
             if self._outcome is None:
                 self._ended(state, status)
             outputs = tuple(
@@ -291,14 +327,33 @@ class Process:
                 self._closed = True
                 os.close(self._pidfd)
                 return
-            warnings.warn(f"{self!r} was dropped without close(): its processes are killed", ResourceWarning, source=self)
+            warnings.warn(
+                f"{self!r} was dropped without close(): its processes are killed",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
             self.close()
 
 
 def popen(
-    session: Session, defaults: Defaults, args: Any, *, stdin: Any = DEVNULL, stdout: Any = PIPE, stderr: Any = PIPE,
-    text: Any = None, universal_newlines: Any = None, encoding: str | None = None, errors: str | None = None,
-    cpu_time: Any = None, env: Any = None, cwd: Any = None, user: Any = None, limits: Any = None, pass_fds: Any = (),
+    session: Session,
+    defaults: Defaults,
+    args: Any,
+    *,
+    stdin: Any = DEVNULL,
+    stdout: Any = PIPE,
+    stderr: Any = PIPE,
+    text: Any = None,
+    universal_newlines: Any = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    cpu_time: Any = None,
+    env: Any = None,
+    cwd: Any = None,
+    user: Any = None,
+    limits: Any = None,
+    pass_fds: Any = (),
     pty: bool = False,
 ) -> Process:
     """See `Sandbox.popen`."""

@@ -1,4 +1,4 @@
-"""One run of a command: starting it, waiting for it in C, ending it, and reading the result off the kernel's evidence."""
+"""One run: starting it, waiting for it in C, ending it, and reading the result off the kernel's evidence."""
 
 from __future__ import annotations
 
@@ -132,6 +132,7 @@ def wait(run: Run, state: Any) -> int:
 
 def new_state(run: Run, *, stdin: int = -1, stdout: int = -1, stderr: int = -1, keep: int = 0) -> Any:
     """A `struct sbx_wait` that frees what it has captured."""
+
     def free(state: Any) -> None:
         native.lib.sbx_stream_free(native.ffi.addressof(state, "out"))
         native.lib.sbx_stream_free(native.ffi.addressof(state, "err"))
@@ -195,10 +196,10 @@ def outcome(run: Run, state: Any, status: int) -> Outcome:
     returncode = os.waitstatus_to_exitcode(state.exit.status)
     number = -returncode if returncode < 0 else None
     reason = _CAUSES.get(state.exit.cause) or _own_end(run, number)
-    hits = {_HITS[reason]} if reason in _HITS else set()
+    hits = frozenset({_HITS[reason]} if reason in _HITS else ())
     if number == signals.SIGXFSZ:
-        hits.add("fsize")
-    return Outcome(returncode, reason, number, frozenset(hits), _usage(state.exit))
+        hits |= {"fsize"}
+    return Outcome(returncode, reason, number, hits, _usage(state.exit))
 
 
 def _own_end(run: Run, number: int | None) -> Reason:

@@ -114,7 +114,9 @@ class Session:
             os.close(fd)
 
 
-def open_session(launcher: Launcher, plan: Plan, joins: tuple[int, ...], *, cwd: str, controls: dict[str, Control]) -> Session:
+def open_session(
+    launcher: Launcher, plan: Plan, joins: tuple[int, ...], *, cwd: str, controls: dict[str, Control]
+) -> Session:
     """Make the sandbox of a plan. Raises `LaunchError` that names the step, after all that was made is gone again."""
     control, control_peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     status, status_peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -137,7 +139,12 @@ def open_session(launcher: Launcher, plan: Plan, joins: tuple[int, ...], *, cwd:
 
 
 def _await_ready(
-    launcher: Launcher, plan: Plan, control: socket.socket, status: socket.socket, cwd: str, controls: dict[str, Control]
+    launcher: Launcher,
+    plan: Plan,
+    control: socket.socket,
+    status: socket.socket,
+    cwd: str,
+    controls: dict[str, Control],
 ) -> Session:
     data, fds = native.receive(status.fileno(), 1, None)
     if not data:
@@ -162,9 +169,13 @@ def _await_ready(
 def _with_degraded(controls: dict[str, Control], degraded: int) -> dict[str, Control]:
     found = dict(controls)
     if degraded & native.lib.SBX_DEGRADED_IDMAP:
-        found["idmap"] = Control(by="", detail="the layer's file system cannot shift owners: its files are nobody's", asked=False)
+        found["idmap"] = Control(
+            by="", detail="the layer's file system cannot shift owners: its files are nobody's", asked=False
+        )
     if degraded & native.lib.SBX_DEGRADED_GROUPS:
-        found["groups"] = Control(by="", detail="the caller's supplementary groups stay: no subordinate ids", asked=False)
+        found["groups"] = Control(
+            by="", detail="the caller's supplementary groups stay: no subordinate ids", asked=False
+        )
     return found
 
 

@@ -72,9 +72,13 @@ class Streams:
     def connect(self, stdin: Any, stdout: Any, stderr: Any) -> None:
         """Fill in everything. On an error the caller closes what has been opened so far."""
         if stdin == STDOUT or stdout == STDOUT:
-            raise SpecError("stdin" if stdin == STDOUT else "stdout", STDOUT, "anything but STDOUT, which is for stderr")
+            raise SpecError(
+                "stdin" if stdin == STDOUT else "stdout", STDOUT, "anything but STDOUT, which is for stderr"
+            )
         self.child.append(self._pipe("stdin", child_reads=True) if stdin == PIPE else self._given("stdin", 0, stdin))
-        self.child.append(self._pipe("stdout", child_reads=False) if stdout == PIPE else self._given("stdout", 1, stdout))
+        self.child.append(
+            self._pipe("stdout", child_reads=False) if stdout == PIPE else self._given("stdout", 1, stdout)
+        )
         if stderr == STDOUT:
             self.child.append(self.child[1])
         elif stderr == PIPE:
@@ -114,7 +118,7 @@ class Text:
     def wrap(self, stream: IO[bytes], *, write: bool = False) -> IO[Any]:
         if self.encoding is None:
             return stream
-        return io.TextIOWrapper(stream, self.encoding, self.errors, write_through=write)  # type: ignore[type-var]
+        return io.TextIOWrapper(stream, self.encoding, self.errors, write_through=write)
 
 
 def make_text(text: Any, universal_newlines: Any, encoding: str | None, errors: str | None) -> Text:

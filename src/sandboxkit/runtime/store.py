@@ -1,4 +1,4 @@
-"""The directory where unpacked roots and committed layers are kept, and how something gets into it whole or not at all."""
+"""Where unpacked roots and committed layers are kept, and how something gets in there whole or not at all."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def locked(directory: str, name: str) -> Iterator[None]:
 
 def remove_tree(path: str) -> None:
     """Remove a tree of our own, even where its directories are closed to us."""
+
     def open_up(function: object, name: str, _: object) -> None:
         with contextlib.suppress(OSError):
             os.chmod(os.path.dirname(name), 0o700)

@@ -1,7 +1,8 @@
 """Unpacking a flat tar into a root that is kept: once for each content, whole or not at all, never a byte outside.
 
-Only tar headers are read by the standard library; every name is resolved here, from a directory fd of the new root with
-openat2 (RESOLVE_IN_ROOT, no magic links), because extraction filters have been bypassed again and again (CVE-2025-4517).
+Only tar headers are read by the standard library; every name is resolved here, from a directory fd of the new root
+with openat2 (RESOLVE_IN_ROOT, no magic links), because extraction filters have been bypassed repeatedly
+(CVE-2025-4517).
 """
 
 from __future__ import annotations
@@ -199,7 +200,13 @@ class _Tree:
         if not stat.S_ISDIR(found.st_mode):
             os.unlink(last, dir_fd=parent)
             return
-        pending = [(os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent), last, os.dup(parent))]
+        pending = [
+            (
+                os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent),
+                last,
+                os.dup(parent),
+            )
+        ]
         while pending:
             directory, name, above = pending[-1]
             child = next(iter(os.listdir(directory)), None)

@@ -11,6 +11,20 @@ from sandboxkit.spec.security import Security
 from sandboxkit.spec.user import User
 
 __all__ = [
-    "Bind", "CgroupLimit", "File", "IoLimit", "Mount", "Namespace", "Network", "OverlayLayer", "Rlimits", "RootFS",
-    "SandboxSpec", "Security", "Symlink", "Target", "Tmpfs", "User",
+    "Bind",
+    "CgroupLimit",
+    "File",
+    "IoLimit",
+    "Mount",
+    "Namespace",
+    "Network",
+    "OverlayLayer",
+    "Rlimits",
+    "RootFS",
+    "SandboxSpec",
+    "Security",
+    "Symlink",
+    "Target",
+    "Tmpfs",
+    "User",
 ]

@@ -7,21 +7,25 @@ from typing import Any
 
 import attrs
 
-from sandboxkit.spec.paths import host_path
+from sandboxkit.spec.paths import Path, host_path
 from sandboxkit.spec.sizes import parse_size, whole
 
 DEFAULT_SIZE, DEFAULT_INODES = "256M", 16384
+
+
+def _path(value: Path) -> str:
+    return host_path(value, "path")
 
 
 @attrs.frozen
 class OverlayLayer:
     """`OverlayLayer(path)` is a directory put, read-only, on top of the layers before it; `tmpfs()` is a writable top.
 
-        >>> OverlayLayer.tmpfs(size="1M").size
-        1048576
+    >>> OverlayLayer.tmpfs(size="1M").size
+    1048576
     """
 
-    path: str = attrs.field(converter=lambda value: host_path(value, "path"))
+    path: str = attrs.field(converter=_path)
     writable: bool = attrs.field(default=False, init=False)
     size: int = attrs.field(default=0, init=False)
     inodes: int = attrs.field(default=0, init=False)

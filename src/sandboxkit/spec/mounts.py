@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import attrs
 
 from sandboxkit.errors import SpecError
-from sandboxkit.spec.paths import host_path, target_path, text_path
-from sandboxkit.spec.sizes import size_field, whole
+from sandboxkit.spec.paths import Path, host_path, target_path, text_path
+from sandboxkit.spec.sizes import parse_size, whole
 
 
-def _target(value: Any) -> str:
+def _source(value: Path) -> str:
+    return host_path(value, "source")
+
+
+def _target(value: Path) -> str:
     return target_path(value, "target")
 
 
-def _mode(value: Any) -> int:
+def _size(value: int | str) -> int:
+    return parse_size(value, "size")
+
+
+def _inodes(value: int) -> int:
+    return whole(value, "inodes", 2, 2**40)
+
+
+def _mode(value: int) -> int:
     return whole(value, "mode", 0, 0o7777)
 
 
-def _content(value: Any) -> bytes:
+def _content(value: bytes | str) -> bytes:
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -27,7 +37,7 @@ def _content(value: Any) -> bytes:
     raise SpecError("content", value, "text or bytes")
 
 
-def _link(value: Any) -> str:
+def _link(value: Path) -> str:
     return text_path(value, "to")
 
 
@@ -35,7 +45,7 @@ def _link(value: Any) -> str:
 class Bind:
     """A file or directory of the host, with everything mounted below it; read-only unless said otherwise."""
 
-    source: str = attrs.field(converter=lambda value: host_path(value, "source"))
+    source: str = attrs.field(converter=_source)
     target: str = attrs.field(converter=_target)
     readonly: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
     recursive: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
@@ -46,8 +56,8 @@ class Tmpfs:
     """An empty file system in memory; `size` in bytes."""
 
     target: str = attrs.field(converter=_target)
-    size: int = attrs.field(default="64M", converter=size_field("size"), kw_only=True)
-    inodes: int = attrs.field(default=16384, converter=lambda v: whole(v, "inodes", 2, 2**40), kw_only=True)
+    size: int = attrs.field(default=64 << 20, converter=_size, kw_only=True)
+    inodes: int = attrs.field(default=16384, converter=_inodes, kw_only=True)
     mode: int = attrs.field(default=0o1777, converter=_mode, kw_only=True)
 
 

@@ -66,8 +66,8 @@ def _check_names(names: Any) -> frozenset[str]:
 class Namespace:
     """A set of namespaces. What is neither new nor joined is shared with the caller.
 
-        >>> sorted(Namespace.without("net").new)
-        ['cgroup', 'ipc', 'mnt', 'pid', 'user', 'uts']
+    >>> sorted(Namespace.without("net").new)
+    ['cgroup', 'ipc', 'mnt', 'pid', 'user', 'uts']
     """
 
     new: frozenset[str] = attrs.field(default=_DEFAULT, converter=_check_names)
@@ -100,20 +100,28 @@ class Namespace:
         return cls(_DEFAULT - _check_names(names))
 
     @classmethod
-    def join(cls, name: str, target: Any = None, *, path: Any = None, pid: int | None = None, fd: int | None = None) -> Namespace:
+    def join(
+        cls, name: str, target: Any = None, *, path: Any = None, pid: int | None = None, fd: int | None = None
+    ) -> Namespace:
         """All, with one joined: that of a path like `/run/netns/x`, of a process, or of an open fd."""
         return cls().joining(name, target, path=path, pid=pid, fd=fd)
 
-    def joining(self, name: str, target: Any = None, *, path: Any = None, pid: int | None = None, fd: int | None = None) -> Namespace:
+    def joining(
+        self, name: str, target: Any = None, *, path: Any = None, pid: int | None = None, fd: int | None = None
+    ) -> Namespace:
         """This set, with one more joined instead of made."""
         _check_names([name])
         if name == "mnt":
             raise SpecError("namespace", name, _NEEDED["mnt"])
         if name == "user":
             raise SpecError("namespace", name, "another one: the id map of a sandbox is always its own")
-        joins = (*(entry for entry in self.joins if entry[0] != name), (name, target_of(target, path=path, pid=pid, fd=fd)))
+        joins = (
+            *(entry for entry in self.joins if entry[0] != name),
+            (name, target_of(target, path=path, pid=pid, fd=fd)),
+        )
         return Namespace(
-            self.new - {name}, joins=tuple(sorted(joins, key=lambda entry: entry[0])),
+            self.new - {name},
+            joins=tuple(sorted(joins, key=lambda entry: entry[0])),
             time_offsets=None if name == "time" else self.time_offsets,
         )
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from sandboxkit.errors import SpecError
 
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
 
 def text_path(value: Any, argument: str) -> str:
     """str, bytes or PathLike as str; NUL and the empty path are refused."""

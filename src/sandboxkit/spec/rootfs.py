@@ -14,8 +14,8 @@ from sandboxkit.spec.paths import host_path
 class RootFS:
     """A root: made by one of the named constructors. Nothing is looked up before the sandbox is opened.
 
-        >>> RootFS.directory("/srv/rootfs")
-        RootFS(kind='directory', path='/srv/rootfs')
+    >>> RootFS.directory("/srv/rootfs")
+    RootFS(kind='directory', path='/srv/rootfs')
     """
 
     kind: Literal["host", "empty", "directory", "tar"] = "host"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -14,7 +14,7 @@ from sandboxkit.spec.limits import CgroupLimit, Rlimits
 from sandboxkit.spec.mounts import Bind, File, Mount, Symlink, Tmpfs
 from sandboxkit.spec.namespaces import Namespace
 from sandboxkit.spec.network import Network
-from sandboxkit.spec.paths import inside_path
+from sandboxkit.spec.paths import Path, inside_path
 from sandboxkit.spec.rootfs import RootFS
 from sandboxkit.spec.security import Security
 from sandboxkit.spec.user import User
@@ -30,20 +30,30 @@ def _one(argument: str, kind: type) -> Any:
     return check
 
 
-def _many(argument: str, *kinds: type) -> Any:
-    def convert(values: Any) -> tuple[Any, ...]:
-        if isinstance(values, (str, bytes, *kinds)):
-            raise SpecError(argument, values, f"a list of {' or '.join(kind.__name__ for kind in kinds)}")
-        try:
-            items = tuple(values)
-        except TypeError:
-            raise SpecError(argument, values, f"a list of {' or '.join(kind.__name__ for kind in kinds)}") from None
-        for item in items:
-            if not isinstance(item, kinds):
-                raise SpecError(argument, item, " or ".join(kind.__name__ for kind in kinds))
-        return items
+def _many(argument: str, values: Any, *kinds: type) -> tuple[Any, ...]:
+    names = " or ".join(kind.__name__ for kind in kinds)
+    if isinstance(values, (str, bytes, *kinds)):
+        raise SpecError(argument, values, f"a list of {names}")
+    try:
+        items = tuple(values)
+    except TypeError:
+        raise SpecError(argument, values, f"a list of {names}") from None
+    for item in items:
+        if not isinstance(item, kinds):
+            raise SpecError(argument, item, names)
+    return items
 
-    return convert
+
+def _layers(value: Iterable[OverlayLayer]) -> tuple[OverlayLayer, ...]:
+    return _many("layers", value, OverlayLayer)
+
+
+def _mounts(value: Iterable[Mount]) -> tuple[Mount, ...]:
+    return _many("mounts", value, Bind, Tmpfs, File, Symlink)
+
+
+def _cwd(value: Path | None) -> str | None:
+    return None if value is None else inside_path(value, "cwd")
 
 
 def check_environment(value: Any, argument: str = "env") -> dict[str, str | None] | None:
@@ -91,13 +101,10 @@ class SandboxSpec:
     """The arguments of `Sandbox`, checked and made comparable, hashable and picklable."""
 
     rootfs: RootFS = attrs.field(factory=RootFS.host, validator=_one("rootfs", RootFS))
-    layers: tuple[OverlayLayer, ...] = attrs.field(default=(), kw_only=True, converter=_many("layers", OverlayLayer))
-    mounts: tuple[Mount, ...] = attrs.field(
-        default=(), kw_only=True, converter=_many("mounts", Bind, Tmpfs, File, Symlink))
-    namespaces: Namespace = attrs.field(
-        factory=Namespace.all, kw_only=True, validator=_one("namespaces", Namespace))
-    limits: CgroupLimit = attrs.field(
-        factory=CgroupLimit.default, kw_only=True, validator=_one("limits", CgroupLimit))
+    layers: tuple[OverlayLayer, ...] = attrs.field(default=(), kw_only=True, converter=_layers)
+    mounts: tuple[Mount, ...] = attrs.field(default=(), kw_only=True, converter=_mounts)
+    namespaces: Namespace = attrs.field(factory=Namespace.all, kw_only=True, validator=_one("namespaces", Namespace))
+    limits: CgroupLimit = attrs.field(factory=CgroupLimit.default, kw_only=True, validator=_one("limits", CgroupLimit))
     network: Network = attrs.field(factory=Network.none, kw_only=True, validator=_one("network", Network))
     security: Security = attrs.field(factory=Security.default, kw_only=True, validator=_one("security", Security))
     rlimits: Rlimits = attrs.field(factory=Rlimits, kw_only=True, validator=_one("rlimits", Rlimits))
@@ -105,8 +112,7 @@ class SandboxSpec:
     hostname: str = attrs.field(default="sandbox", kw_only=True, converter=_hostname)
     readonly: bool = attrs.field(default=False, kw_only=True, converter=_flag)
     env: tuple[tuple[str, str | None], ...] = attrs.field(default=(), kw_only=True, converter=_freeze_environment)
-    cwd: str | None = attrs.field(
-        default=None, kw_only=True, converter=lambda value: None if value is None else inside_path(value, "cwd"))
+    cwd: str | None = attrs.field(default=None, kw_only=True, converter=_cwd)
     allow_degraded: frozenset[str] = attrs.field(default=frozenset(), kw_only=True, converter=_degradable)
 
     def __attrs_post_init__(self) -> None:
@@ -115,7 +121,8 @@ class SandboxSpec:
                 raise SpecError("layers", self.layers, "at most one writable layer, as the last one")
         if self.layers and self.rootfs.kind in ("host", "empty"):
             raise SpecError(
-                "layers", self.layers,
+                "layers",
+                self.layers,
                 f"none: the {self.rootfs.kind} root is put together from mounts; layers go on a directory or a tar",
             )
 

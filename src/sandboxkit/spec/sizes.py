@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from typing import Any
 
 from sandboxkit.errors import SpecError
 
@@ -23,7 +21,9 @@ def parse_size(value: object, argument: str) -> int:
         if match is not None:
             number, unit = match.group(1), match.group(2).upper()
             if unit or "." not in number:  # half a byte is no size
-                return int(float(number) * 1024 ** _POWERS[unit]) if "." in number else int(number) * 1024 ** _POWERS[unit]
+                return (
+                    int(float(number) * 1024 ** _POWERS[unit]) if "." in number else int(number) * 1024 ** _POWERS[unit]
+                )
     raise SpecError(argument, value, expected)
 
 
@@ -39,8 +39,3 @@ def whole(value: object, argument: str, low: int, high: int) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
     raise SpecError(argument, value, f"a whole number from {low} to {high}")
-
-
-def size_field(argument: str) -> Callable[[Any], int]:
-    """An attrs converter."""
-    return lambda value: parse_size(value, argument)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import attrs
 
@@ -11,11 +11,15 @@ from sandboxkit.spec.sizes import whole
 _HIGHEST = 65533  # 65534 is nobody, 65535 the supervisor
 
 
-def _id(argument: str) -> Any:
-    return lambda value: whole(value, argument, 0, _HIGHEST)
+def _uid(value: int) -> int:
+    return whole(value, "uid", 0, _HIGHEST)
 
 
-def _groups(value: Any) -> tuple[int, ...]:
+def _gid(value: int) -> int:
+    return whole(value, "gid", 0, _HIGHEST)
+
+
+def _groups(value: Iterable[int]) -> tuple[int, ...]:
     return tuple(whole(group, "groups", 0, _HIGHEST) for group in value)
 
 
@@ -23,6 +27,6 @@ def _groups(value: Any) -> tuple[int, ...]:
 class User:
     """Ids as seen inside. Uid 0 inside is still an unprivileged id outside, and has no capability."""
 
-    uid: int = attrs.field(default=1000, converter=_id("uid"))
-    gid: int = attrs.field(default=1000, converter=_id("gid"))
+    uid: int = attrs.field(default=1000, converter=_uid)
+    gid: int = attrs.field(default=1000, converter=_gid)
     groups: tuple[int, ...] = attrs.field(default=(), converter=_groups)
