@@ -10,7 +10,6 @@ import builtins
 import errno
 import os
 import posixpath
-import socket
 import stat as stat_module
 from collections.abc import Iterator
 from typing import Any
@@ -203,7 +202,7 @@ class Files:
     def _request(self, verb: int, path: str, *, flags: int = 0, mode: int = 0) -> int:
         """The fd that came back, or -1. Raises the OSError that the operation gave inside."""
         self._session.check_open()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = native.socket_pair()
         with ours:
             with theirs:
                 record = native.record("struct sbx_file", kind=native.lib.SBX_FILE, verb=verb, flags=flags, mode=mode)

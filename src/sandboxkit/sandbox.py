@@ -20,7 +20,7 @@ from sandboxkit.plan import Plan, Sources, compile_plan, home_of
 from sandboxkit.result import Enforced, Result
 from sandboxkit.runtime import launcher as launchers
 from sandboxkit.runtime.command import Defaults
-from sandboxkit.runtime.host import host_facts, interpreter_path, limit_host
+from sandboxkit.runtime.host import host_facts, interpreter_path, limit_host, rlimits_for
 from sandboxkit.runtime.layer_store import freeze_upper
 from sandboxkit.runtime.process import Process, popen, run
 from sandboxkit.runtime.session import Session, open_session
@@ -93,6 +93,7 @@ class Sandbox:
                 )
             self._opened = True
             self._session = session = _open(self._spec)
+            self._run_defaults = _run_defaults(self._spec, session)
             self._finalizer = weakref.finalize(self, session.close)
         return self
 
@@ -122,26 +123,17 @@ class Sandbox:
 
         See docs/reference.md for the options. A list is exec'd as it is; there is no shell.
         """
-        return run(self._live(), self._defaults(), _given(args), **options)
+        return run(self._live(), self._run_defaults, _given(args), **options)
 
     def popen(self, args: Any = None, **options: Any) -> Process:
         """Start a command and return at once, as `subprocess.Popen` does."""
-        return popen(self._live(), self._defaults(), _given(args), **options)
+        return popen(self._live(), self._run_defaults, _given(args), **options)
 
     def shell(self, script: str, **options: Any) -> Result:
         """Run a script with the sandbox's `/bin/sh -c`: the only place where a shell is ever involved."""
         if not isinstance(script, (str, bytes)):
             raise SpecError("script", script, "the text of a shell script")
         return self.run(["/bin/sh", "-c", script], **options)
-
-    def _defaults(self) -> Defaults:
-        session = self._live()
-        return Defaults(
-            env=base_environment(self._spec),
-            cwd=session.cwd,
-            rlimits=(*self._spec.rlimits.items(), *session.plan.limits.rlimits),
-            user=self._spec.user,
-        )
 
     def kill(self) -> None:
         """End every process that runs in the sandbox; each run ends with `Reason.KILLED`. The sandbox stays open."""
@@ -182,6 +174,15 @@ class Sandbox:
             xattr_prefix="trusted." if session.root else "user.",
         )
         return OverlayLayer(path)
+
+
+def _run_defaults(spec: SandboxSpec, session: Session) -> Defaults:
+    return Defaults(
+        env=base_environment(spec),
+        cwd=session.cwd,
+        rlimits=(*rlimits_for(spec.rlimits), *session.plan.limits.rlimits),
+        user=spec.user,
+    )
 
 
 def _same_ids(uid: int, gid: int) -> tuple[int, int]:

@@ -96,8 +96,8 @@ os.umask(0o777)
 with Sandbox() as sb:
     script = '''
 import os
-fields = dict(l.rstrip('\\n').split(':\\t', 1) for l in open('/proc/self/status'))
-print(fields['SigBlk'], fields['SigIgn'], fields['Umask'], os.getsid(0) == os.getpid())
+fields = dict(l.split(':', 1) for l in open('/proc/self/status'))
+print(fields['SigBlk'].strip(), fields['SigIgn'].strip(), fields['Umask'].strip(), os.getsid(0) == os.getpid())
 '''
     print(sb.run(['python3', '-I', '-c', script], text=True).stdout, end='')
     print(oct(os.umask(0)))

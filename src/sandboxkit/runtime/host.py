@@ -6,6 +6,7 @@ import functools
 import glob
 import os
 import pwd
+import resource
 import shutil
 import sys
 
@@ -14,6 +15,7 @@ import attrs
 from sandboxkit.limits_plan import LimitHost
 from sandboxkit.plan import HostFacts
 from sandboxkit.runtime.cgroup_layout import current_layout
+from sandboxkit.spec import Rlimits
 
 _TOP_LEVEL = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # Without these, programs below /usr do not start or lose what every installation has: symlinks that Debian's
@@ -105,6 +107,20 @@ def host_facts(root: bool) -> HostFacts:
         etc=tuple(path for pattern in _ETC for path in sorted(glob.glob(pattern))),
         resolver=os.path.exists("/etc/resolv.conf"),
     )
+
+
+def rlimits_for(wanted: Rlimits) -> tuple[tuple[int, int, int], ...]:
+    """The limits to set. A default that is above this process's own hard limit comes down to it: raising it takes a
+    privilege. One that was asked for stays as it is, and fails if it cannot be had."""
+    default = dict((number, (soft, hard)) for number, soft, hard in Rlimits().items())
+    limits = []
+    for number, soft, hard in wanted.items():
+        if default.get(number) == (soft, hard):
+            ceiling = resource.getrlimit(number)[1]
+            if ceiling != resource.RLIM_INFINITY:
+                soft, hard = min(soft, ceiling), min(hard, ceiling)
+        limits.append((number, soft, hard))
+    return tuple(limits)
 
 
 def _read(path: str) -> str:

@@ -107,13 +107,14 @@ def _id_lock() -> int:
 
 
 def _start(authority: Authority) -> Launcher:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = native.socket_pair()
     opened: list[int] = []
     try:
         opened.append(_image())
         opened.append(theirs.detach())
-        opened.append(os.pidfd_open(os.getpid()))
-        opened.append(_id_lock() if authority.root else os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+        opened.append(native.above_stdio(os.pidfd_open(os.getpid())))
+        lock = _id_lock() if authority.root else os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        opened.append(native.above_stdio(lock))
         _exec(authority, *opened)
     except OSError as error:
         ours.close()

@@ -6,7 +6,9 @@ Hazard: file descriptors are plain numbers here; whoever passes one in keeps it,
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +27,34 @@ def _checked(result: int) -> int:
     return result
 
 
+def above_stdio(fd: int) -> int:
+    """The same file on a number that is nobody's standard stream. Takes the fd over.
+
+    A caller may run with those closed; "the caller's stderr" must not turn out to be one of our sockets.
+    """
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends that keep the boundaries of records and pass fds."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if all(end.fileno() > 2 for end in ends):
+        return ends
+    ours, theirs = (socket.socket(fileno=above_stdio(end.detach())) for end in ends)
+    return ours, theirs
+
+
+def pipe() -> tuple[int, int]:
+    """The end to read from and the end to write to."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    return above_stdio(read), above_stdio(write)
+
+
 def send(sock: int, data: bytes, fds: Sequence[int] = ()) -> None:
     """One record, with file descriptors."""
     _checked(lib.sbx_send(sock, ffi.from_buffer(data), len(data), ffi.new("int[]", list(fds)), len(fds)))
@@ -40,7 +70,7 @@ def receive(sock: int, max_fds: int, timeout: float | None) -> tuple[bytes, list
         if length != -errno.EINTR:
             break
     _checked(length)
-    return bytes(ffi.buffer(data, length)), list(fds[0 : count[0]])
+    return bytes(ffi.buffer(data, length)), [above_stdio(fd) for fd in fds[0 : count[0]]]
 
 
 def openat2(dirfd: int, path: bytes, flags: int, mode: int = 0, resolve: int = RESOLVE_INSIDE) -> int:
@@ -50,7 +80,7 @@ def openat2(dirfd: int, path: bytes, flags: int, mode: int = 0, resolve: int = R
 
 def sealed_memfd(name: str, data: bytes) -> int:
     """A memory file with this content that nobody can change any more."""
-    return _checked(lib.sbx_sealed_memfd(name.encode(), ffi.from_buffer(data), len(data)))
+    return above_stdio(_checked(lib.sbx_sealed_memfd(name.encode(), ffi.from_buffer(data), len(data))))
 
 
 def record(ctype: str, **fields: Any) -> bytes:
@@ -71,12 +101,15 @@ __all__ = [
     "MAX_RECORD",
     "RESOLVE_INSIDE",
     "STEP_NAMES",
+    "above_stdio",
     "ffi",
     "lib",
     "openat2",
+    "pipe",
     "receive",
     "record",
     "sealed_memfd",
     "send",
+    "socket_pair",
     "unrecord",
 ]

@@ -81,7 +81,7 @@ class Run:
 def start(session: Session, command: Command, stdio: Sequence[int], flags: int) -> Run:
     """Hand a command to init. Whether it could be started is the first thing the run's socket says."""
     session.check_open()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = native.socket_pair()
     run = Run(session, command, session.oom_kills(), ours)
     try:
         with theirs:
@@ -154,7 +154,7 @@ def taken(stream: Any) -> bytes:
 def settle(run: Run) -> None:
     """After a run ended without a word its keeper was killed from inside. One round trip to init, which first ends
     everything in the sandbox in that case, makes sure that nothing of the run is left."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = native.socket_pair()
     with ours, contextlib.suppress(OSError):
         with theirs:
             request = native.record("struct sbx_file", kind=native.lib.SBX_FILE, verb=0) + b"/\0"

@@ -118,8 +118,8 @@ def open_session(
     launcher: Launcher, plan: Plan, joins: tuple[int, ...], *, cwd: str, controls: dict[str, Control]
 ) -> Session:
     """Make the sandbox of a plan. Raises `LaunchError` that names the step, after all that was made is gone again."""
-    control, control_peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    status, status_peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control, control_peer = native.socket_pair()
+    status, status_peer = native.socket_pair()
     try:
         with control_peer, status_peer:
             try:

@@ -11,6 +11,7 @@ from typing import IO, Any
 import attrs
 
 from sandboxkit.errors import SpecError
+from sandboxkit.runtime import native
 
 PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
 
@@ -48,8 +49,11 @@ class Streams:
         self._opened.append(fd)
         return fd
 
+    def _null(self) -> int:
+        return self._own(native.above_stdio(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)))
+
     def _pipe(self, name: str, *, child_reads: bool) -> int:
-        read, write = os.pipe2(os.O_CLOEXEC)
+        read, write = native.pipe()
         setattr(self, name, write if child_reads else read)
         return self._own(read if child_reads else write)
 
@@ -58,10 +62,10 @@ class Streams:
             try:
                 os.fstat(number)
             except OSError:  # the caller runs without it
-                return self._own(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+                return self._null()
             return number
         if value == DEVNULL:
-            return self._own(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+            return self._null()
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
         try:
@@ -88,8 +92,7 @@ class Streams:
 
     def connect_terminal(self) -> None:
         """A new terminal for all three; what is typed and what is printed go through its other side, `stdout`."""
-        master, peer = os.openpty()
-        os.set_inheritable(master, False)
+        master, peer = (native.above_stdio(fd) for fd in os.openpty())
         self.stdout = master
         self.child = [self._own(peer)] * 3
 
