@@ -132,9 +132,9 @@ enum sbx_file_verb { SBX_FILE_OPEN = 1, SBX_FILE_MKDIR, SBX_FILE_REMOVE };
 /* Acts with the identity of the sandbox's user; the path is resolved inside the root (openat2, RESOLVE_IN_ROOT). */
 struct sbx_file { uint32_t kind, verb; int32_t flags /* open flags; AT_REMOVEDIR */; uint32_t mode; /* the path follows, NUL-terminated */ };
 
-/* Test builds: fail `step` once for the next sandbox with `error`; with signal != 0 the caller is killed there instead.
+/* Test builds: fail `step` once for the next sandbox with `error`; with hold_ms != 0 it is held there for so long instead.
  * For run steps: the next run of the next sandbox. */
-struct sbx_fault { uint32_t kind, step; int32_t error, signal; };
+struct sbx_fault { uint32_t kind, step; int32_t error, hold_ms; };
 
 /* fds of the launcher at its start */
 enum { SBX_FD_SOCKET = 3, SBX_FD_CALLER = 4 /* pidfd of the caller */, SBX_FD_ID_LOCK = 5 /* lock file of the id ranges, root only */ };

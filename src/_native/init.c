@@ -14,9 +14,6 @@ static int keep_own_fds(struct sandbox *sandbox)
     keep[count++] = sandbox->status;
     keep[count++] = sandbox->userns;
     keep[count++] = sandbox->authority->self;
-#ifdef SBX_FAULTS
-    keep[count++] = SBX_FD_CALLER;
-#endif
     for (uint32_t i = 0; i < sandbox->plan->join_count; i++)
         keep[count++] = sandbox->joins[i];
     return fds_close_except(keep, count);

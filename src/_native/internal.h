@@ -53,7 +53,7 @@ int failed(enum sbx_step step, int index);
 /* Nonzero, with errno set, if the test build was told to fail this step; in other builds always 0. */
 #ifdef SBX_FAULTS
 int fault_at(enum sbx_step step);
-void fault_arm(const struct sbx_fault *fault, int caller);
+void fault_arm(const struct sbx_fault *fault);
 void fault_disarm(void);
 #else
 #define fault_at(step) 0

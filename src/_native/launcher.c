@@ -213,7 +213,7 @@ static void caller_speaks(void)
     }
 #ifdef SBX_FAULTS
     else if (kind == SBX_FAULT && length == sizeof(struct sbx_fault))
-        fault_arm((const struct sbx_fault *)record, SBX_FD_CALLER);
+        fault_arm((const struct sbx_fault *)record);
 #endif
     else
         wire_close(fds, fd_count);

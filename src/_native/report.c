@@ -1,5 +1,5 @@
 /* report.c: where and why the making of a sandbox or the start of a command failed. */
-#include <signal.h>
+#include <time.h>
 
 #include "internal.h"
 
@@ -20,12 +20,10 @@ int failed(enum sbx_step step, int index)
 
 #ifdef SBX_FAULTS
 static struct sbx_fault armed;
-static int armed_caller = -1; /* pidfd of the process to kill for faults with a signal */
 
-void fault_arm(const struct sbx_fault *fault, int caller)
+void fault_arm(const struct sbx_fault *fault)
 {
     armed = *fault;
-    armed_caller = caller;
 }
 
 void fault_disarm(void)
@@ -33,13 +31,15 @@ void fault_disarm(void)
     armed.step = SBX_STEP_NONE;
 }
 
+/* Held, a step gives its test the time to do something to the caller just then. */
 int fault_at(enum sbx_step step)
 {
     if (armed.step != step)
         return 0;
     armed.step = SBX_STEP_NONE;
-    if (armed.signal != 0) {
-        syscall(SYS_pidfd_send_signal, armed_caller, armed.signal, NULL, 0);
+    if (armed.hold_ms != 0) {
+        const struct timespec hold = { .tv_sec = armed.hold_ms / 1000, .tv_nsec = armed.hold_ms % 1000 * 1000000L };
+        nanosleep(&hold, NULL);
         return 0;
     }
     errno = armed.error;

@@ -45,7 +45,10 @@ with host() as sb:
 KILL = PRELUDE + """
 if {scenario!r} == 'joined':
     first = Sandbox().open(); anchor = first.popen(['sleep', '1000'])
-launcher.inject({step!r}, 0, signal.SIGKILL)
+import threading
+Sandbox().open().close()
+launcher.inject({step!r}, 0, 1200)
+threading.Timer(.4, os.kill, (os.getpid(), signal.SIGKILL)).start()
 with {scenario}() as sb:
     sb.run(['sleep', '1000'], pass_fds=[1 + 2] if {step!r} == 'pass_fds' else [], pty={step!r} == 'terminal')
 print('not killed')

@@ -22,7 +22,8 @@ def cgroups() -> list[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         if right.startswith("cgroup"):
-            found += [str(path) for path in Path(left.split()[4]).rglob("sandboxkit-*")]
+            for directory, names, _ in os.walk(left.split()[4]):  # unlike rglob it bears directories that vanish
+                found += [os.path.join(directory, name) for name in names if name.startswith("sandboxkit-")]
     return sorted(found)
 
 
@@ -52,7 +53,7 @@ def snapshot() -> dict[str, object]:
         "ipc": [Path(f"/proc/sysvipc/{kind}").read_text() for kind in ("msg", "sem", "shm")],
         "shm": sorted(os.listdir("/dev/shm")),
         "temporary": sorted(name for name in os.listdir(os.environ.get("TMPDIR", "/tmp")) if "sandboxkit" in name),
-        "scratch": sorted(str(path) for path in Path(os.environ["XDG_CACHE_HOME"]).rglob(".tmp-*")),
+        "scratch": sorted(directory for directory, _, _ in os.walk(os.environ["XDG_CACHE_HOME"]) if "/.tmp-" in directory),
     }
 
 

@@ -112,7 +112,7 @@ def host_facts(root: bool) -> HostFacts:
 def rlimits_for(wanted: Rlimits) -> tuple[tuple[int, int, int], ...]:
     """The limits to set. A default that is above this process's own hard limit comes down to it: raising it takes a
     privilege. One that was asked for stays as it is, and fails if it cannot be had."""
-    default = dict((number, (soft, hard)) for number, soft, hard in Rlimits().items())
+    default = {number: (soft, hard) for number, soft, hard in Rlimits().items()}
     limits = []
     for number, soft, hard in wanted.items():
         if default.get(number) == (soft, hard):

@@ -37,12 +37,12 @@ class Launcher:
         """Ask for a sandbox; the answer comes on the status socket, the peer of `fds[1]`."""
         with self._sending:  # a fault is armed for the sandbox that follows it
             while _faults:
-                step, error, signal = _faults.pop(0)
+                step, error, hold_ms = _faults.pop(0)
                 number = next(number for number, name in native.STEP_NAMES.items() if name == step)
                 native.send(
                     self._connection.fileno(),
                     native.record(
-                        "struct sbx_fault", kind=native.lib.SBX_FAULT, step=number, error=error, signal=signal
+                        "struct sbx_fault", kind=native.lib.SBX_FAULT, step=number, error=error, hold_ms=hold_ms
                     ),
                     (),
                 )
@@ -88,9 +88,9 @@ def use_binary(path: str | os.PathLike[str]) -> None:
         discard(running)
 
 
-def inject(step: str, errno: int, signal: int = 0) -> None:
-    """Fail `step` of the next sandbox with `errno`, or send this process `signal` there. Test builds only."""
-    _faults.append((step, errno, signal))
+def inject(step: str, errno: int, hold_ms: int = 0) -> None:
+    """Fail `step` of the next sandbox with `errno`, or hold it there for so long. Test builds of the launcher only."""
+    _faults.append((step, errno, hold_ms))
 
 
 def _image() -> int:
