@@ -55,7 +55,9 @@ def cgroup_mode() -> str:
         if kind in ("cgroup", "cgroup2"):
             kinds.add(kind)
             favour = favour or "favordynmods" in options
-    mode = {frozenset(): "none", frozenset({"cgroup"}): "v1", frozenset({"cgroup2"}): "v2"}.get(frozenset(kinds), "hybrid")
+    mode = {frozenset(): "none", frozenset({"cgroup"}): "v1", frozenset({"cgroup2"}): "v2"}.get(
+        frozenset(kinds), "hybrid"
+    )
     return mode + (", favordynmods" if favour else "")
 
 

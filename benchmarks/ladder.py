@@ -37,7 +37,9 @@ TRUE = "/bin/true"
 BASELINE = "subprocess.run"
 NAMESPACES = ("user", "mnt", "pid", "ipc", "uts", "net", "cgroup")
 # Read back from inside; `readlink` and `cat` exist in every root of this ladder.
-PROBE = "for n in {}; do echo ns $n $(readlink /proc/self/ns/$n); done; cat /proc/self/status".format(" ".join(NAMESPACES))
+PROBE = "for n in {}; do echo ns $n $(readlink /proc/self/ns/$n); done; cat /proc/self/status".format(
+    " ".join(NAMESPACES)
+)
 
 
 class NotIsolated(AssertionError):
@@ -141,14 +143,28 @@ def bubblewrap_rungs() -> Iterator[Rung]:
     root = ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/box"]
     for name in merged_directories():
         root += ["--symlink", f"usr/{name}", f"/{name}"]
-    options = ["--unshare-all", "--unshare-user", "--hostname", "sandbox", "--uid", "1000", "--gid", "1000", "--clearenv"]
+    options = [
+        "--unshare-all",
+        "--unshare-user",
+        "--hostname",
+        "sandbox",
+        "--uid",
+        "1000",
+        "--gid",
+        "1000",
+        "--clearenv",
+    ]
     options += ["--new-session", "--die-with-parent", "--chdir", "/box"]
     yield wrapped("bubblewrap: all namespaces", ["bwrap", *options, *root], frozenset(NAMESPACES), locked_down=True)
 
 
 def merged_directories() -> list[str]:
     """The names in / that are links into /usr on this host (bin, lib, lib64, ...)."""
-    return [path.name for path in sorted(Path("/").iterdir()) if path.is_symlink() and os.readlink(path) == f"usr/{path.name}"]
+    return [
+        path.name
+        for path in sorted(Path("/").iterdir())
+        if path.is_symlink() and os.readlink(path) == f"usr/{path.name}"
+    ]
 
 
 # --- sandboxkit -----------------------------------------------------------------------------------------------------
@@ -201,7 +217,9 @@ def sandbox_rungs(stack: ExitStack) -> Iterator[Rung]:
         spec = Sandbox(empty, namespaces=Namespace.only(*created))
         yield open_close(label, spec, frozenset(created), probe=spec.replace(mounts=programs))
 
-    yield open_close("sandboxkit open+close, all: empty root", Sandbox(empty), everything, probe=Sandbox(empty, mounts=programs))
+    yield open_close(
+        "sandboxkit open+close, all: empty root", Sandbox(empty), everything, probe=Sandbox(empty, mounts=programs)
+    )
     yield open_close("sandboxkit open+close, all: host root", Sandbox(host), everything)
     yield open_close("sandboxkit open+close, all: tar root", Sandbox(tar), everything)
     yield cold_run("sandboxkit cold run: host root", Sandbox(host))
@@ -289,7 +307,7 @@ def table(rungs: list[Rung]) -> str:
 def burdened(megabytes: int, threads: int) -> Iterator[None]:
     """Make this caller big: memory that is really there, and threads that do nothing."""
     ballast = bytearray(megabytes << 20)
-    ballast[:: 4096] = b"x" * len(range(0, len(ballast), 4096))
+    ballast[::4096] = b"x" * len(range(0, len(ballast), 4096))
     done = threading.Event()
     idle = [threading.Thread(target=done.wait, daemon=True) for _ in range(threads)]
     for thread in idle:
@@ -329,12 +347,16 @@ def main() -> int:
         facts["load after"] = " ".join(f"{load:.2f}" for load in os.getloadavg())
 
     print(table(rungs))
-    print(f"\nS = {BASELINE}([{TRUE!r}], capture_output=True); {options.rounds} rounds; load after: {facts['load after']}")
+    print(
+        f"\nS = {BASELINE}([{TRUE!r}], capture_output=True); {options.rounds} rounds; load after: {facts['load after']}"
+    )
     if os.getloadavg()[0] > len(os.sched_getaffinity(0)) * 2:
         print("The machine was busy with something else: take ratios with care.")
     if options.json:
         samples = {rung.name: rung.samples for rung in rungs}
-        Path(options.json).write_text(json.dumps({"environment": facts, "options": vars(options), "samples_ns": samples}, indent=1))
+        Path(options.json).write_text(
+            json.dumps({"environment": facts, "options": vars(options), "samples_ns": samples}, indent=1)
+        )
     return 0
 
 

@@ -204,7 +204,10 @@ def soak(total: int) -> list[str]:
 
 
 def print_row(done: int, rate: float, count: Count) -> None:
-    print(f"{done:>8}  {rate:>7.1f}  " + "  ".join(f"{getattr(count, entry.name):>15}" for entry in fields(Count)), flush=True)
+    print(
+        f"{done:>8}  {rate:>7.1f}  " + "  ".join(f"{getattr(count, entry.name):>15}" for entry in fields(Count)),
+        flush=True,
+    )
 
 
 def main() -> int:

@@ -170,6 +170,13 @@ struct sbx_wait {
 int sbx_wait(struct sbx_wait *wait);
 void sbx_stream_free(struct sbx_stream *stream);
 
+/* probe.c, in the extension. 0 if the kernel answers (Landlock: the ABI's number), else -errno. */
+enum sbx_feature {
+    SBX_FEATURE_CLONE3, SBX_FEATURE_OPENAT2, SBX_FEATURE_MOUNT_SETATTR, SBX_FEATURE_CLOSE_RANGE, SBX_FEATURE_PIDFD,
+    SBX_FEATURE_SECCOMP, SBX_FEATURE_LANDLOCK
+};
+int sbx_probe(enum sbx_feature feature);
+
 /* ABI END */
 
 #endif

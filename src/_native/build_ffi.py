@@ -22,7 +22,7 @@ ffi.cdef(abi())
 ffi.set_source(
     "sandboxkit._native",
     '#include "abi.h"',
-    sources=[str(NATIVE / name) for name in ("client.c",)],
+    sources=[str(NATIVE / name) for name in ("client.c", "probe.c")],
     depends=[str(NATIVE / "abi.h")],
     include_dirs=[str(NATIVE)],
     # The file that cffi generates is not ours to keep free of these two.

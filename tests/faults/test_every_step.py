@@ -29,7 +29,9 @@ timed = lambda: Sandbox(namespaces=Namespace.all(monotonic=10))
 def joined():
     return Sandbox(namespaces=Namespace.join('net', anchor.pid))
 """
-FAIL = PRELUDE + """
+FAIL = (
+    PRELUDE
+    + """
 if {scenario!r} == 'joined':
     first = Sandbox().open(); anchor = first.popen(['sleep', '1000'])
 launcher.inject({step!r}, errno.EDOM)
@@ -42,7 +44,10 @@ except (LaunchError, UnsupportedError) as error:
 with host() as sb:
     assert sb.run(['true']).ok  # the next one is as if nothing had been
 """
-KILL = PRELUDE + """
+)
+KILL = (
+    PRELUDE
+    + """
 if {scenario!r} == 'joined':
     first = Sandbox().open(); anchor = first.popen(['sleep', '1000'])
 import threading
@@ -53,6 +58,7 @@ with {scenario}() as sb:
     sb.run(['sleep', '1000'], pass_fds=[1 + 2] if {step!r} == 'pass_fds' else [], pty={step!r} == 'terminal')
 print('not killed')
 """
+)
 
 # Steps with a scenario of their own; all others happen in every sandbox.
 SCENARIOS = {
@@ -63,7 +69,11 @@ SCENARIOS = {
 }  # fmt: skip
 # Not reachable here, and why. `launcher_start` has no single call; seccomp and Landlock have no profile yet.
 NEVER = {"none", "count", "launcher_start", "landlock", "seccomp", "mkdir"}
-AUTHORITY = {"authority_clone", "authority_uid_map", "authority_gid_map"}  # before the socket is read: nothing to inject into
+AUTHORITY = {
+    "authority_clone",
+    "authority_uid_map",
+    "authority_gid_map",
+}  # before the socket is read: nothing to inject into
 ONLY_ROOT = {"id_range", "cgroup_create", "cgroup_limit", "cgroup_join"}
 STEPS = sorted(set(native.STEP_NAMES.values()) - NEVER - AUTHORITY - (set() if ROOT else ONLY_ROOT))
 
@@ -86,14 +96,21 @@ def root(tmp_path_factory):
 def observe(scenario: str, cache: Path) -> dict:
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     done = subprocess.run(
-        [sys.executable, str(OBSERVER), scenario], capture_output=True, text=True, check=True, env=environment, timeout=300
+        [sys.executable, str(OBSERVER), scenario],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        timeout=300,
     )
     return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_failing_step_is_named_and_leaves_nothing(step, launcher_with_faults, root, tmp_path):
-    code = FAIL.format(binary=str(launcher_with_faults), root=str(root), step=step, scenario=SCENARIOS.get(step, "host"))
+    code = FAIL.format(
+        binary=str(launcher_with_faults), root=str(root), step=step, scenario=SCENARIOS.get(step, "host")
+    )
     seen = observe("import os\nos.open('/dev/null', os.O_RDONLY)\n" + code, tmp_path)
     assert seen["stdout"] == f"{step} {os.strerror(errno.EDOM)}\n", seen
     assert seen["returncode"] == 0
@@ -102,7 +119,9 @@ def test_a_failing_step_is_named_and_leaves_nothing(step, launcher_with_faults, 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_caller_killed_at_a_step_leaves_nothing(step, launcher_with_faults, root, tmp_path):
-    code = KILL.format(binary=str(launcher_with_faults), root=str(root), step=step, scenario=SCENARIOS.get(step, "host"))
+    code = KILL.format(
+        binary=str(launcher_with_faults), root=str(root), step=step, scenario=SCENARIOS.get(step, "host")
+    )
     seen = observe("import os\nos.open('/dev/null', os.O_RDONLY)\n" + code, tmp_path)
     assert (seen["returncode"], seen["stdout"]) == (-9, ""), seen
     assert seen["left"] == {}

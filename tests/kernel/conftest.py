@@ -19,7 +19,9 @@ OBSERVER = Path(__file__).with_name("observer.py")
 def observe(tmp_path: Path) -> Callable[[str], SimpleNamespace]:
     """Run Python code in a process of its own; `.left` is empty if it left nothing behind."""
     test_launcher = os.environ.get("SANDBOXKIT_TEST_LAUNCHER")
-    prelude = f"from sandboxkit.runtime import launcher as _l; _l.use_binary({test_launcher!r})\n" if test_launcher else ""
+    prelude = (
+        f"from sandboxkit.runtime import launcher as _l; _l.use_binary({test_launcher!r})\n" if test_launcher else ""
+    )
 
     def run(scenario: str) -> SimpleNamespace:
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -53,7 +53,9 @@ def snapshot() -> dict[str, object]:
         "ipc": [Path(f"/proc/sysvipc/{kind}").read_text() for kind in ("msg", "sem", "shm")],
         "shm": sorted(os.listdir("/dev/shm")),
         "temporary": sorted(name for name in os.listdir(os.environ.get("TMPDIR", "/tmp")) if "sandboxkit" in name),
-        "scratch": sorted(directory for directory, _, _ in os.walk(os.environ["XDG_CACHE_HOME"]) if "/.tmp-" in directory),
+        "scratch": sorted(
+            directory for directory, _, _ in os.walk(os.environ["XDG_CACHE_HOME"]) if "/.tmp-" in directory
+        ),
     }
 
 

@@ -58,7 +58,13 @@ def test_builtin_errors(sb):
 def test_planted_links_resolve_inside(sb, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("of the host")
-    sb.run(["sh", "-c", f"ln -s {secret} absolute; ln -s ../../../../../../..{secret} climbing; ln -s /proc/self/root magic"])
+    sb.run(
+        [
+            "sh",
+            "-c",
+            f"ln -s {secret} absolute; ln -s ../../../../../../..{secret} climbing; ln -s /proc/self/root magic",
+        ]
+    )
     for name in ("absolute", "climbing", f"magic{secret}"):
         with pytest.raises(OSError):
             sb.files.read_bytes(name)

@@ -44,7 +44,9 @@ def test_nothing_is_left(observe, name):
     if name == "launcher-killed":  # it takes its cgroups' janitor along; what is left are empty directories
         seen.left.pop("cgroups", None)
     assert seen.left == {}
-    assert seen.returncode == {"exception": 1, "killed": -9, "killed-in-run": -9, "killed-with-a-fork-alive": -9}.get(name, 0), seen.stderr
+    assert seen.returncode == {"exception": 1, "killed": -9, "killed-in-run": -9, "killed-with-a-fork-alive": -9}.get(
+        name, 0
+    ), seen.stderr
 
 
 INTERRUPTS = """

@@ -62,7 +62,8 @@ def test_stdout_to_a_file_and_stderr_merged(sb, tmp_path):
     ],
     ids=["empty", "empty-word", "unknown", "unknown-path", "directory", "no-x-bit", "nul", "not-a-dir", "too-long"],
 )
-def test_start_failures_raise_what_subprocess_raises(sb, args):
+def test_start_failures_raise_what_subprocess_raises(sb, args, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
     with pytest.raises(Exception) as theirs:
         subprocess.run(args, check=False)
     with pytest.raises(SandboxError) as ours:
