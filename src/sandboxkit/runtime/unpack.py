@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import os
 import stat
 import tarfile
 import threading
 import zlib
-from typing import IO
+from typing import IO, cast
 
 import attrs
 
@@ -89,17 +90,28 @@ def _unpack(archive: IO[bytes], path: str, root: str, size: int, limits: UnpackL
         raise ImageError("an empty file is no archive", path=path)
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with tarfile.open(fileobj=archive, mode="r|*", errorlevel=2) as members:
+        stream = _plain(archive)
+        with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as members:
             tree = _Tree(fd, path, size, limits)
             for member in members:
                 tree.add(member, members)
             tree.finish()
             if not tree.entries:
                 raise ImageError("no entries: not an archive, or an empty one", path=path)
+        for _ in range(limits.max_bytes // _CHUNK):  # to the very end, where gzip has its checksum
+            if not stream.read(_CHUNK):
+                break
     except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
         raise ImageError(f"not a readable tar: {error}", path=path) from error
     finally:
         os.close(fd)
+
+
+def _plain(archive: IO[bytes]) -> IO[bytes]:
+    """The tar itself, by what the file begins with and not by what it is called."""
+    magic = archive.read(2)
+    archive.seek(0)
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=archive)) if magic == b"\x1f\x8b" else archive
 
 
 class _Tree:
