@@ -127,9 +127,8 @@ int authority_acquire(struct authority *authority, int argc, char **argv)
         errno = EINVAL;
         return failed(SBX_STEP_LAUNCHER_START, -1);
     }
-    authority->own_pid_ns = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
     authority->self = k_pidfd_open(getpid());
-    if (authority->own_pid_ns < 0 || authority->self < 0 || namespaces_record(authority) < 0)
+    if (authority->self < 0 || namespaces_record(authority) < 0)
         return failed(SBX_STEP_LAUNCHER_START, -1);
     return 0;
 }

@@ -20,7 +20,6 @@
 struct authority {
     bool root;             /* host root */
     uint32_t sub_ids;      /* rootless: how many subordinate ids stand at 1.. in the launcher's namespace; 0: single-id */
-    int own_pid_ns;        /* to come back after cloning into a joined pid namespace */
     int self;              /* pidfd of the launcher: how init knows that it still lives */
     ino_t namespaces[8];   /* inode of each of the launcher's namespaces, in the order of sbx_namespaces */
 };

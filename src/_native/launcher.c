@@ -86,26 +86,53 @@ static struct sbx_plan *plan_take(const void *record, size_t length, int *fds, i
     return plan;
 }
 
-/* init is a fork of us in new namespaces; a joined pid namespace has to be entered by its parent, around the clone. */
-static pid_t clone_init(const struct sandbox *sandbox)
+static pid_t fork_init(const struct sandbox *sandbox, unsigned long more_flags)
+{
+    const unsigned long flags = sandbox->plan->namespaces & ~(uint32_t)CLONE_NEWCGROUP;
+
+    return (pid_t)syscall(SYS_clone, flags | more_flags | SIGCHLD, 0, 0, 0, 0);
+}
+
+/* A pid namespace can only be joined by whoever is to be the parent, and not left again without power over our own. So a
+ * child of ours joins it and makes init there, as a child of ours (CLONE_PARENT); it tells us the pid and is done. */
+static pid_t fork_init_in(struct sandbox *sandbox, int pid_namespace)
+{
+    int ends[2], status;
+    pid_t init = -1;
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -1;
+    pid_t joiner = fork();
+    if (joiner == 0) {
+        if (setns(pid_namespace, CLONE_NEWPID) < 0 || (init = fork_init(sandbox, CLONE_PARENT)) < 0)
+            _exit(errno);
+        if (init == 0)
+            init_main(sandbox);
+        _exit(write(ends[1], &init, sizeof init) == sizeof init ? 0 : EIO);
+    }
+    close(ends[1]);
+    if (joiner < 0 || waitpid(joiner, &status, 0) < 0)
+        status = EAGAIN << 8;
+    if (status == 0 && read(ends[0], &init, sizeof init) != sizeof init)
+        status = EIO << 8;
+    close(ends[0]);
+    errno = WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
+    return errno == 0 ? init : -1;
+}
+
+/* init is a fork of us in new namespaces. */
+static pid_t clone_init(struct sandbox *sandbox)
 {
     const struct sbx_join *joins = plan_array(sandbox->plan, sandbox->plan->joins);
-    unsigned long flags = (sandbox->plan->namespaces & ~(uint32_t)CLONE_NEWCGROUP) | SIGCHLD;
-    bool joined = false;
 
     if (fault_at(SBX_STEP_CLONE))
         return -1;
     for (uint32_t i = 0; i < sandbox->plan->join_count; i++)
-        if (joins[i].nstype == CLONE_NEWPID) {
-            if (setns(sandbox->joins[i], CLONE_NEWPID) < 0)
-                return -1;
-            joined = true;
-        }
-    pid_t pid = (pid_t)syscall(SYS_clone, flags, 0, 0, 0, 0);
-    int error = errno;
-    if (joined && pid != 0 && setns(authority.own_pid_ns, CLONE_NEWPID) < 0)
-        abort(); /* every later sandbox would be born in the wrong namespace */
-    errno = error;
+        if (joins[i].nstype == CLONE_NEWPID)
+            return fork_init_in(sandbox, sandbox->joins[i]);
+    pid_t pid = fork_init(sandbox, 0);
+    if (pid == 0)
+        init_main(sandbox);
     return pid;
 }
 
@@ -123,11 +150,7 @@ static pid_t box_make(struct box *box, struct sandbox *sandbox)
     if ((box->plan->flags & SBX_PLAN_USERNS) && identity_make_userns(sandbox) < 0)
         return -1;
     pid_t pid = clone_init(sandbox);
-    if (pid < 0)
-        return failed(SBX_STEP_CLONE, -1);
-    if (pid == 0)
-        init_main(sandbox);
-    return pid;
+    return pid < 0 ? failed(SBX_STEP_CLONE, -1) : pid;
 }
 
 static void create(const void *record, size_t length, int *fds, int fd_count)

@@ -29,7 +29,7 @@ int namespaces_record(struct authority *authority)
     return 0;
 }
 
-/* The pid namespace is joined by the launcher, around clone; the user namespace at the very end (lockdown.c). */
+/* The pid namespace is joined before init is made (launcher.c); the user namespace at the very end (lockdown.c). */
 int namespaces_join(const struct sandbox *sandbox)
 {
     const struct sbx_join *joins = plan_array(sandbox->plan, sandbox->plan->joins);

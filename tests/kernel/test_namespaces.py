@@ -63,7 +63,9 @@ def test_joining_another_sandboxs():
         with Sandbox(namespaces=namespaces.joining("uts", fd=fd).joining("pid", anchor.pid)) as second:
             mine, theirs = inodes(second), inodes(first)
             assert second.run(["hostname"]).stdout == b"first\n"
-            assert second.run(["true"]).ok
+            left_running = second.popen(["sleep", "4321"])
+        assert left_running.pid > 0
+        assert first.run(["pgrep", "-f", "^sleep 4321"]).stdout == b""
         os.close(fd)
         assert {name for name in ALL if mine[name] == theirs[name]} == {"net", "ipc", "uts", "pid"}
         assert anchor.poll() is None  # closing the second left the first alone

@@ -131,7 +131,7 @@ def test_default_numbers():
     assert (CgroupLimit.grader().memory, CgroupLimit.grader().pids, CgroupLimit.grader().cpu) == (512 << 20, 64, 1)
     assert (CgroupLimit.agent().memory, CgroupLimit.agent().pids, CgroupLimit.agent().cpu) == (4 << 30, 512, 2)
     assert CgroupLimit.default().memory <= 1 << 30
-    assert dict((number, soft) for number, soft, _ in Rlimits().items()) == {
+    assert {number: soft for number, soft, _ in Rlimits().items()} == {
         3: 8 << 20, 4: 0, 7: 4096, 8: 64 << 10, 11: 1024, 12: 0, 13: 0, 14: 0,
     }  # fmt: skip
 

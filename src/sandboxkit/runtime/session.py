@@ -101,6 +101,9 @@ class Session:
             if self._closed:
                 return
             self._closed = True
+            if "pid" in self.plan.joins:  # the end of our init does not end that namespace: each run by itself
+                for run in list(self.runs):
+                    run.abandon()
             self.kill_sandbox()
             self.release()
 
