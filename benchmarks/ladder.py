@@ -155,7 +155,7 @@ def bubblewrap_rungs() -> Iterator[Rung]:
         "--clearenv",
     ]
     options += ["--new-session", "--die-with-parent", "--chdir", "/box"]
-    yield wrapped("bubblewrap: all namespaces", ["bwrap", *options, *root], frozenset(NAMESPACES), locked_down=True)
+    yield wrapped("bubblewrap: all namespaces", ["bwrap", *options, *root], frozenset(NAMESPACES), locked_down=False)
 
 
 def merged_directories() -> list[str]:
@@ -208,12 +208,12 @@ def sandbox_rungs(stack: ExitStack) -> Iterator[Rung]:
     # An empty root has no program to read anything back with: its proof adds the host's /usr and changes nothing else.
     programs = [Bind("/usr", "/usr"), *(Symlink(f"/{name}", f"usr/{name}") for name in merged_directories())]
 
-    # sandboxkit always has its own mount namespace and user namespace: the root is built in them.
-    created = ["user", "mnt"]
-    for name in ("", "pid", "ipc", "uts", "net", "cgroup"):
+    # sandboxkit always has its own mount and pid namespace; without the user namespace only root can do it.
+    created = ["user", "mnt", "pid"]
+    for name in ("", "ipc", "uts", "net", "cgroup"):
         if name:
             created.append(name)
-        label = f"sandboxkit open+close, empty root: {'+ ' + name if name else 'user mnt'}"
+        label = f"sandboxkit open+close, empty root: {'+ ' + name if name else 'user mnt pid'}"
         spec = Sandbox(empty, namespaces=Namespace.only(*created))
         yield open_close(label, spec, frozenset(created), probe=spec.replace(mounts=programs))
 
