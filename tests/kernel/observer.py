@@ -17,13 +17,14 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def cgroups() -> list[str]:
+def cgroups(owner: int) -> list[str]:
+    """Those that this process had made: their names bear its pid."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         if right.startswith("cgroup"):
             for directory, names, _ in os.walk(left.split()[4]):  # unlike rglob it bears directories that vanish
-                found += [os.path.join(directory, name) for name in names if name.startswith("sandboxkit-")]
+                found += [os.path.join(directory, name) for name in names if name.startswith(f"sandboxkit-{owner}-")]
     return sorted(found)
 
 
@@ -45,11 +46,11 @@ def descendants() -> list[str]:
     return sorted(names[pid] for pid in ours - {os.getpid()})
 
 
-def snapshot() -> dict[str, object]:
+def snapshot(owner: int = 0) -> dict[str, object]:
     return {
         "processes": descendants(),
         "mounts": Path("/proc/self/mountinfo").read_text().splitlines(),
-        "cgroups": cgroups(),
+        "cgroups": cgroups(owner),
         "ipc": [Path(f"/proc/sysvipc/{kind}").read_text() for kind in ("msg", "sem", "shm")],
         "shm": sorted(os.listdir("/dev/shm")),
         "temporary": sorted(name for name in os.listdir(os.environ.get("TMPDIR", "/tmp")) if "sandboxkit" in name),
@@ -59,7 +60,7 @@ def snapshot() -> dict[str, object]:
     }
 
 
-def settled(before: dict[str, object]) -> dict[str, object]:
+def settled(before: dict[str, object], owner: int) -> dict[str, object]:
     """The differences, once they are gone or after long enough: teardown after a killed caller goes on by itself."""
     for _ in range(500):
         while True:
@@ -68,7 +69,7 @@ def settled(before: dict[str, object]) -> dict[str, object]:
                     break
             except ChildProcessError:
                 break
-        after = snapshot()
+        after = snapshot(owner)
         if after == before:
             return {}
         time.sleep(0.02)
@@ -78,8 +79,12 @@ def settled(before: dict[str, object]) -> dict[str, object]:
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = snapshot()
-    done = subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, text=True, check=False, timeout=120)
-    report = {"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr, "left": settled(before)}
+    scenario = subprocess.Popen(
+        [sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    stdout, stderr = scenario.communicate(timeout=120)
+    left = settled(before, scenario.pid)
+    report = {"returncode": scenario.returncode, "stdout": stdout, "stderr": stderr, "left": left}
     print(json.dumps(report))
 
 

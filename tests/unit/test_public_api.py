@@ -4,7 +4,36 @@ from __future__ import annotations
 
 import sandboxkit
 
-NAMES = ["Bind", "CgroupLimit", "CommandFailed", "Enforced", "File", "FileInfo", "ImageError", "IoLimit", "LaunchError", "Namespace", "Network", "OverlayLayer", "Process", "Reason", "Result", "Rlimits", "RootFS", "Sandbox", "SandboxClosedError", "SandboxError", "Security", "SpecError", "Symlink", "Tmpfs", "UnsupportedError", "Usage", "User", "__version__"]
+NAMES = [
+    "Bind",
+    "CgroupLimit",
+    "CommandFailed",
+    "Enforced",
+    "File",
+    "FileInfo",
+    "ImageError",
+    "IoLimit",
+    "LaunchError",
+    "Namespace",
+    "Network",
+    "OverlayLayer",
+    "Process",
+    "Reason",
+    "Result",
+    "Rlimits",
+    "RootFS",
+    "Sandbox",
+    "SandboxClosedError",
+    "SandboxError",
+    "Security",
+    "SpecError",
+    "Symlink",
+    "Tmpfs",
+    "UnsupportedError",
+    "Usage",
+    "User",
+    "__version__",
+]
 
 
 def test_names():
