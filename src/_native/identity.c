@@ -43,8 +43,8 @@ static void map_text(const struct sandbox *sandbox, uint32_t user, char *text, s
         snprintf(text, size, "0 %u %u\n", sandbox->id_base, (unsigned)SBX_ID_COUNT);
     else if (sandbox->authority->sub_ids < SBX_ID_COUNT)
         snprintf(text, size, "%u 0 1\n", user);
-    else if (user == 0)
-        snprintf(text, size, "0 0 %u\n", (unsigned)SBX_ID_COUNT);
+    else if (user == 0) /* two lines: a line must lie within one of the outer map's */
+        snprintf(text, size, "0 0 1\n1 1 %u\n", (unsigned)SBX_ID_COUNT - 1);
     else
         snprintf(text, size, "0 1 %u\n%u 0 1\n%u %u %u\n", user, user, user + 1, user + 1, SBX_ID_COUNT - user - 1);
 }

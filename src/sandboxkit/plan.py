@@ -34,6 +34,7 @@ class HostFacts:
     """What the plan needs to know of this host and this process."""
 
     root: bool  # the caller is host root
+    several_ids: bool  # more than one id can be mapped: root, or an ordinary user with subordinate ids
     usr_links: tuple[tuple[str, str], ...]  # /bin -> usr/bin and the like, on a merged-usr host
     usr_dirs: tuple[str, ...]  # the same as real directories, on hosts that have them
     prefixes: tuple[str, ...]  # where the running interpreter lives, outside /usr
@@ -99,6 +100,12 @@ def compile_plan(spec: SandboxSpec, host: HostFacts, sources: Sources, limits: L
             "a sandbox without its own user namespace",
             tried="running as an unprivileged user",
             fix="keep the user namespace, or run as root",
+        )
+    if spec.user.groups and not host.several_ids:
+        raise UnsupportedError(
+            "supplementary groups",
+            tried="a user namespace with a single id, in which setgroups is forbidden (CVE-2014-8989)",
+            fix="install `uidmap` and give this user 65536 ids in /etc/subuid and /etc/subgid",
         )
     offsets = spec.namespaces.time_offsets
     return Plan(

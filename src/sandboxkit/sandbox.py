@@ -218,7 +218,7 @@ def base_environment(spec: SandboxSpec) -> Mapping[str, str]:
 def _open(spec: SandboxSpec) -> Session:
     launcher = launchers.current()
     limits = plan_limits(spec, limit_host(launcher.authority), f"sandboxkit-{os.getpid()}-{next(_serial)}")
-    plan = compile_plan(spec, host_facts(launcher.authority.root), _find_sources(spec), limits)
+    plan = compile_plan(spec, host_facts(launcher.authority), _find_sources(spec), limits)
     with _joined(spec, plan) as joins:
         return open_session(launcher, plan, joins, cwd=spec.cwd or home_of(spec), controls=controls_of(spec, plan))
 

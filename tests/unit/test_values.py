@@ -29,7 +29,13 @@ from sandboxkit.spec import SandboxSpec
 from sandboxkit.spec.sizes import parse_size
 
 FACTS = HostFacts(
-    root=True, usr_links=(("/bin", "usr/bin"),), usr_dirs=(), prefixes=("/opt/py",), etc=(), resolver=True
+    root=True,
+    several_ids=True,
+    usr_links=(("/bin", "usr/bin"),),
+    usr_dirs=(),
+    prefixes=("/opt/py",),
+    etc=(),
+    resolver=True,
 )
 
 

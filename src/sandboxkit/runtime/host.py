@@ -96,11 +96,12 @@ def interpreter_path() -> tuple[str, ...]:
 
 
 @functools.cache
-def host_facts(root: bool) -> HostFacts:
+def host_facts(authority: Authority) -> HostFacts:
     """Looked up once: where this process's files live does not change under it."""
     links = tuple((path, os.readlink(path)) for path in _TOP_LEVEL if os.path.islink(path))
     return HostFacts(
-        root=root,
+        root=authority.root,
+        several_ids=authority.root or authority.subordinate is not None,
         usr_links=links,
         usr_dirs=tuple(path for path in _TOP_LEVEL if os.path.isdir(path) and not os.path.islink(path)),
         prefixes=_interpreter_prefixes(),
