@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -94,6 +96,19 @@ class Session:
         with contextlib.suppress(OSError):
             while native.receive(self._status.fileno(), 0, CLOSE_TIMEOUT)[0]:
                 pass
+        self._remove_cgroups()
+
+    def _remove_cgroups(self) -> None:
+        """The launcher has removed them, unless somebody killed it: then its sandboxes are ending by themselves."""
+        for directory, _ in reversed(self.plan.limits.cgroups):
+            for _ in range(100):
+                try:
+                    os.rmdir(directory)
+                except OSError as error:
+                    if error.errno == errno.EBUSY:
+                        time.sleep(0.01)
+                        continue
+                break
 
     def close(self) -> None:
         """End everything in the sandbox and wait for its end. Idempotent."""
